@@ -1,0 +1,1 @@
+"""What everything else stands on: specs, names, errors, digests, addresses."""

@@ -1,0 +1,198 @@
+"""The catalog: all specs below a defs folder, checked one by one and against each other.
+
+Dagster, the command line and the processes that know no Dagster read the same catalog. A mistake is reported with file,
+line and the nearest valid name before Dagster sees the file.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ml_platform.core.errors import SpecError
+from ml_platform.core.spec import AutomationSpec, FeatureViewSpec, ModelSpec, OnlineStoreSpec, SourceSpec
+
+SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
+    "ml_platform.components.Source": SourceSpec,
+    "ml_platform.components.FeatureView": FeatureViewSpec,
+    "ml_platform.components.OnlineStore": OnlineStoreSpec,
+    "ml_platform.components.Model": ModelSpec,
+    "ml_platform.components.Automation": AutomationSpec,
+}
+DEFS = Path(__file__).parent.parent / "defs"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Specs by name. `first_day` replaces every source's own start_date where it is given."""
+
+    sources: dict[str, SourceSpec]
+    views: dict[str, FeatureViewSpec]
+    models: dict[str, ModelSpec]
+
+    def snapshot_views(self, model: ModelSpec | None = None) -> list[FeatureViewSpec]:
+        """Snapshot views of one model, in the order it names them, or of all."""
+        names: Iterable[str] = model.features if model else self.views
+        return [self.views[name] for name in names if self.views[name].kind == "snapshot"]
+
+    def request_views(self, model: ModelSpec) -> list[FeatureViewSpec]:
+        return [self.views[name] for name in model.features if self.views[name].kind == "request"]
+
+    def entities(self, model: ModelSpec) -> list[str]:
+        """The columns by which the model's snapshot features are looked up."""
+        return list(dict.fromkeys(view.entity for view in self.snapshot_views(model) if view.entity))
+
+    def label_delay(self, model: ModelSpec) -> int:
+        return self.sources[model.label.source].delay_days
+
+    def view_start(self, view: FeatureViewSpec) -> date:
+        return min(self.sources[source].start_date for source in view.inputs)
+
+
+@lru_cache(maxsize=8)
+def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
+    """All specs below `folder`.
+
+    Raises:
+        SpecError: with file, line and the nearest valid name, for the first mistake found.
+    """
+    found: list[tuple[Path, BaseModel]] = [
+        (path, spec) for path in sorted(folder.rglob("defs.yaml")) for spec in _read(path)
+    ]
+    sources = _by_name(found, SourceSpec)
+    if first_day is not None:
+        sources = {name: spec.model_copy(update={"start_date": first_day}) for name, spec in sources.items()}
+    catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec))
+    for path, spec in found:
+        _check_references(path, spec, catalog)
+    return catalog
+
+
+def _read(path: Path) -> Iterator[BaseModel]:
+    text = path.read_text(encoding="utf-8")
+    try:
+        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = where.line + 1 if where else 1
+        raise SpecError(f"{path}:{line}", f"not valid YAML: {getattr(error, 'problem', error)}", "mend the file") from error
+    for number, document in enumerate(documents):
+        if not isinstance(document, dict) or not isinstance(document.get("type"), str):
+            raise SpecError(f"{path}:1", "a component file has `type:` and `attributes:`", "copy one from ml_platform/defs")
+        model = SPEC_OF_COMPONENT.get(document["type"])
+        if model is None:
+            if document["type"].startswith("ml_platform."):
+                hint = _nearest(document["type"], SPEC_OF_COMPONENT)
+                raise SpecError(f"{path}:{_line(text, number, ('type',))}", f"unknown type {document['type']!r}{hint}", "mend `type:`")
+            continue  # another package's component: Dagster's business alone
+        try:
+            yield model.model_validate(document.get("attributes") or {})
+        except ValidationError as error:
+            raise _explained(path, text, number, model, error) from error
+
+
+def _explained(path: Path, text: str, number: int, model: type[BaseModel], error: ValidationError) -> SpecError:
+    first = error.errors()[0]
+    location = tuple(first["loc"])
+    where = f"{path}:{_line(text, number, ('attributes', *location))}"
+    field = ".".join(map(str, location)) or "attributes"
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(model, location[:-1])
+        problem = f"unknown key `{field}`{_nearest(str(location[-1]), valid)}"
+        return SpecError(where, problem, f"one of {', '.join(valid)}")
+    if first["type"] == "missing":
+        return SpecError(where, f"`{field}` is required", f"add `{location[-1]}:`")
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+    return SpecError(where, f"`{field}`: {message}{shown}", "mend the value")
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Valid keys of the object at `location`, found by walking the JSON schema."""
+    root = model.model_json_schema()
+    node = root
+    for part in location:
+        while "$ref" in node:
+            node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        if "properties" in node and part in node["properties"]:
+            node = node["properties"][part]
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
+        elif "items" in node:
+            node = node["items"]
+        elif "prefixItems" in node:
+            node = node["prefixItems"][0]
+    while "$ref" in node:
+        node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return list(node.get("properties", {}))
+
+
+def _line(text: str, number: int, location: tuple[int | str, ...]) -> int:
+    """The line of the deepest part of `location` that the text has."""
+    nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
+    node: Any = nodes[number]
+    line = node.start_mark.line
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            match = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if match is None:
+                break
+            line, node = match[0].start_mark.line, match[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
+
+
+def _by_name(found: list[tuple[Path, BaseModel]], kind: type[_Named]) -> dict[str, _Named]:
+    named: dict[str, _Named] = {}
+    origin: dict[str, Path] = {}
+    for path, spec in found:
+        if isinstance(spec, kind):
+            if spec.name in named:
+                raise SpecError(str(path), f"name {spec.name!r} is already taken by {origin[spec.name]}", "choose another `name:`")
+            named[spec.name] = spec
+            origin[spec.name] = path
+    return named
+
+
+def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
+    """Every name that a spec mentions exists, and has what is asked of it."""
+
+    def known(name: str, among: Iterable[str], what: str, field: str) -> None:
+        if name not in among:
+            line = _line(path.read_text(encoding="utf-8"), 0, ("attributes", *field.split(".")))
+            raise SpecError(f"{path}:{line}", f"`{field}`: no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`")
+
+    if isinstance(spec, FeatureViewSpec):
+        for source in spec.inputs:
+            known(source, catalog.sources, "source", "inputs")
+        if spec.entity:
+            columns = {column for source in spec.inputs for column in catalog.sources[source].columns}
+            known(spec.entity, columns, "column of its inputs", "entity")
+    if isinstance(spec, ModelSpec):
+        known(spec.entity_rows, catalog.sources, "source", "entity_rows")
+        known(spec.label.source, catalog.sources, "source", "label.source")
+        label_source, rows = catalog.sources[spec.label.source], catalog.sources[spec.entity_rows]
+        known(spec.label.column, label_source.columns, f"column of {spec.label.source}", "label.column")
+        for column in label_source.key:
+            known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
+        for view in spec.features:
+            known(view, catalog.views, "feature view", "features")
+        for entity in catalog.entities(spec):
+            known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+
+
+def _nearest(name: str, among: Iterable[str]) -> str:
+    close = get_close_matches(name, list(among), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,43 @@
+"""Names: one function per noun in the graph. A key `owner/noun` names the asset, its table in the lake, and its errors."""
+
+from datetime import date
+
+
+def landed(source: str) -> str:
+    return f"{source}/landed"
+
+
+def raw(source: str) -> str:
+    return f"{source}/raw"
+
+
+def feature_view(view: str) -> str:
+    return f"features/{view}"
+
+
+ONLINE_STORE = "features/online_store"
+
+
+def training_set(model: str) -> str:
+    return f"{model}/training_set"
+
+
+def candidate(model: str) -> str:
+    return f"{model}/candidate"
+
+
+def evaluation(model: str) -> str:
+    return f"{model}/evaluation"
+
+
+def model_version(model: str) -> str:
+    return f"{model}/model_version"
+
+
+def deployment(model: str) -> str:
+    return f"{model}/deployment"
+
+
+def partition(key: str, day: date) -> str:
+    """How a partition is written in messages and manifests."""
+    return f"{key} [{day.isoformat()}]"

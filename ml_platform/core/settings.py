@@ -1,0 +1,84 @@
+"""Addresses: where the outside is. Each has an embedded default, so that a laptop needs no environment at all.
+
+Read from `ML_PLATFORM_*` (and `MLFLOW_TRACKING_URI`, the name that MLflow itself reads). S3 credentials come from where
+the AWS SDK looks for them; only the embedded S3 server has credentials of its own.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ml_platform.core.errors import SettingsError
+
+EMBEDDED_S3_CREDENTIALS = ("ml-platform", "ml-platform-embedded")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ML_PLATFORM_", frozen=True, populate_by_name=True)
+
+    home: Path = Field(Path(".ml_platform"), description="folder that holds all that the embedded parts store")
+    s3_port: int = Field(9100, description="port of the embedded S3 server")
+    mlflow_port: int = Field(5000, description="port of the embedded MLflow server")
+    dagster_port: int = Field(3000, description="port of the Dagster UI")
+    model_server_port: int = Field(8000, description="port of the embedded model server")
+
+    landing: str = Field("s3://landing", description="where producers put files: s3://bucket[/prefix]")
+    lake: str = Field("", description="where tables live: a folder or s3://bucket[/prefix]; default <home>/lake")
+    s3_endpoint: str | None = Field(None, description="S3 endpoint; default the embedded server; empty: AWS itself")
+    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow; default the embedded server")
+    online_store: str = Field("", description="sqlite:///path of the online store; default <home>/online_store.db")
+    model_server: str = Field("", description="URL of the model server; default the embedded one")
+    executor: Literal["multiprocess", "in_process", "k8s"] = Field("multiprocess", description="how a run executes its steps")
+    first_day: date | None = Field(None, description="first day of every source, instead of its start_date")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.resolve()
+
+    @property
+    def lake_url(self) -> str:
+        return self.lake or str(self.home / "lake")
+
+    @property
+    def s3_endpoint_url(self) -> str | None:
+        """None means AWS itself."""
+        return f"http://127.0.0.1:{self.s3_port}" if self.s3_endpoint is None else self.s3_endpoint or None
+
+    @property
+    def s3_credentials(self) -> tuple[str, str] | None:
+        """Key and secret of the embedded S3 server; None where the AWS SDK's own chain is to be asked."""
+        return EMBEDDED_S3_CREDENTIALS if self.s3_endpoint is None else None
+
+    @property
+    def mlflow_url(self) -> str:
+        return self.tracking_uri or f"http://127.0.0.1:{self.mlflow_port}"
+
+    @property
+    def online_store_url(self) -> str:
+        return self.online_store or f"sqlite:///{self.home / 'online_store.db'}"
+
+    @property
+    def model_server_url(self) -> str:
+        return (self.model_server or f"http://127.0.0.1:{self.model_server_port}").rstrip("/")
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://127.0.0.1:{self.dagster_port}"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SettingsError: naming the variable, if one has an impossible value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"ML_PLATFORM_{str(first['loc'][0]).upper()}"
+        raise SettingsError(variable, f"{first['msg']} (it is {first['input']!r})", f"export {variable}=...") from error

@@ -1,0 +1,216 @@
+"""Specs: what the YAML files may say. Each class is the schema of one component's `attributes`."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]
+Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smhd]$")]
+ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+ColumnType = Literal["int8", "int16", "int32", "int64", "float32", "float64", "bool", "string", "timestamp"]
+FeatureType = Literal["int64", "float64"]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Described(Spec):
+    name: Name
+    description: str = ""
+    owners: tuple[str, ...] = Field((), description="e-mail addresses or team:names")
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+class ColumnSpec(Spec):
+    type: ColumnType
+    nullable: bool = False
+    min: float | None = None
+    max: float | None = None
+    allowed: tuple[Any, ...] | None = Field(None, description="the only values that may occur")
+
+
+class SourceSpec(Described):
+    """A daily feed of files. Day D's objects lie under `<landing>/<name>/D/` and arrive `delay_days` after D has ended."""
+
+    start_date: date = Field(description="the first day that the source has")
+    delay_days: int = Field(0, ge=0, description="how many days after its day a partition is known; labels are late")
+    key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
+    event_time: Name = Field(description="the timestamp column that places a row in its day")
+    columns: dict[Name, ColumnSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "SourceSpec":
+        for name in (*self.key, self.event_time):
+            if name not in self.columns:
+                raise ValueError(f"column {name!r} is not among columns: {', '.join(self.columns)}")
+        if self.columns[self.event_time].type != "timestamp":
+            raise ValueError(f"event_time column {self.event_time!r} must have type timestamp")
+        return self
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+class ViewInputSpec(Spec):
+    window_days: int = Field(ge=1, description="how many days back the view looks, from the newest day that is known")
+
+
+class FeatureSpec(Spec):
+    type: FeatureType = "float64"
+    default: float = Field(0.0, description="the value for an entity without a row, the same offline and online")
+    description: str = ""
+    expression: str | None = Field(None, description="request views: how the feature follows from row and snapshots")
+
+
+class FeatureViewSpec(Described):
+    """Features of one kind.
+
+    A `snapshot` view has one row per entity as of the start of day D, computed by `function` from `inputs`. A `request`
+    view is computed from the request row and the snapshot values by each feature's `expression`.
+    """
+
+    kind: Literal["snapshot", "request"] = "snapshot"
+    entity: Name | None = None
+    function: ImportPath | None = Field(None, description="module.function: (as_of, **tables) -> ibis table")
+    inputs: dict[Name, ViewInputSpec] = Field(default_factory=dict, description="source name -> how far back")
+    features: dict[Name, FeatureSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "FeatureViewSpec":
+        if self.kind == "snapshot":
+            missing = [field for field in ("entity", "function", "inputs") if not getattr(self, field)]
+            if missing:
+                raise ValueError(f"a snapshot view needs {', '.join(missing)}")
+            if with_expression := [name for name, feature in self.features.items() if feature.expression]:
+                raise ValueError(f"expression belongs to request views only, not to {', '.join(with_expression)}")
+        else:
+            if unwanted := [field for field in ("entity", "function", "inputs") if getattr(self, field)]:
+                raise ValueError(f"a request view has no {', '.join(unwanted)}")
+            if without := [name for name, feature in self.features.items() if not feature.expression]:
+                raise ValueError(f"a request view needs an expression for {', '.join(without)}")
+        return self
+
+
+class OnlineStoreSpec(Spec):
+    """The online store has one copy of every snapshot view; it takes no attributes."""
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+class LabelSpec(Spec):
+    source: Name
+    column: Name
+
+
+class TrainingSpec(Spec):
+    window_days: int = Field(28, ge=1, description="days of rows that the model is fitted on")
+    validation_days: int = Field(7, ge=1, description="days of rows, after the embargo, that it is judged on")
+    embargo_days: int | None = Field(None, ge=0, description="gap between the two; default: the label's delay")
+    cadence: Literal["daily", "weekly", "monthly"] = "weekly"
+    seed: int = 7
+
+
+class CandidateSpec(Spec):
+    trainer: Name
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResourcesSpec(Spec):
+    """What the training step gets on a cluster."""
+
+    cpu: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
+    memory: Quantity = "2Gi"
+    gpu: int = Field(0, ge=0, le=16)
+    gpu_type: tuple[str, ...] = Field((), description="any of these values of the node label ml-platform/gpu-type")
+    timeout: Duration | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_as_quantities(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for field in ("cpu", "memory"):
+                if isinstance(values.get(field), int | float) and not isinstance(values[field], bool):
+                    values = {**values, field: str(values[field])}
+        return values
+
+    @model_validator(mode="after")
+    def _gpu_type_needs_gpu(self) -> "ResourcesSpec":
+        if self.gpu_type and not self.gpu:
+            raise ValueError("gpu_type is given but gpu is 0")
+        return self
+
+
+Metric = Literal["average_precision", "roc_auc", "log_loss", "brier", "accuracy", "precision", "recall", "f1"]
+BuiltInCheck = Literal["no_null_predictions", "prediction_latency_p99_ms", "min_class_ratio"]
+
+
+class GateSpec(Spec):
+    """One condition that a candidate meets before it is registered: on a metric, or a built-in check."""
+
+    metric: Metric | None = None
+    check: BuiltInCheck | None = None
+    min: float | None = None
+    max: float | None = None
+    better_than_champion_by: float | None = Field(None, description="the least gain over the deployed model")
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "GateSpec":
+        if (self.metric is None) == (self.check is None):
+            raise ValueError("a gate has either metric or check")
+        limits = [name for name in ("min", "max", "better_than_champion_by") if getattr(self, name) is not None]
+        allowed = {
+            "no_null_predictions": [],
+            "prediction_latency_p99_ms": ["max"],
+            "min_class_ratio": ["min"],
+        }
+        if self.check is not None:
+            if limits != allowed[self.check]:
+                raise ValueError(f"check {self.check} takes {' and '.join(allowed[self.check]) or 'no limit'}")
+        elif len(limits) != 1:
+            raise ValueError("a metric gate has exactly one of min, max, better_than_champion_by")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The gate as a sentence that is true when it passed; the name of its asset check."""
+        if self.check == "prediction_latency_p99_ms":
+            return "prediction_latency_is_within_limit"
+        if self.check == "min_class_ratio":
+            return "class_ratio_is_above_minimum"
+        if self.check is not None:
+            return self.check
+        if self.better_than_champion_by is not None:
+            return f"beats_champion_on_{self.metric}"
+        return f"{self.metric}_is_above_minimum" if self.min is not None else f"{self.metric}_is_below_maximum"
+
+
+class ModelSpec(Described):
+    task: Literal["binary_classification"] = "binary_classification"
+    entity_rows: Name = Field(description="the source whose rows are scored: one training row each")
+    label: LabelSpec
+    features: tuple[Name, ...] = Field(min_length=1, description="names of feature views")
+    training: TrainingSpec = TrainingSpec()
+    candidates: tuple[CandidateSpec, ...] = Field(min_length=1, max_length=1)
+    resources: ResourcesSpec = ResourcesSpec()
+    gates: tuple[GateSpec, ...] = Field((), description="a model without gates is registered whatever it is worth")
+
+    @model_validator(mode="after")
+    def _gates_differ(self) -> "ModelSpec":
+        names = [gate.name for gate in self.gates]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two gates say the same: {', '.join(sorted(twice))}")
+        return self
+
+
+class AutomationSpec(Spec):
+    """The sensors that move everything; their pace in seconds."""
+
+    arrival_interval: int = Field(10, ge=1)
+    freshness_interval: int = Field(10, ge=1)
+    retrain_interval: int = Field(10, ge=1)

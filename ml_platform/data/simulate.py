@@ -1,0 +1,158 @@
+"""Simulated card transactions with three kinds of fraud.
+
+Vectorised version of the simulator in Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible Machine Learning for
+Credit Card Fraud Detection: Practical Handbook" (2022), chapter 3: customers spend around their own mean at terminals
+near them; terminals and cards are compromised for a while.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_platform.core.days import start_of
+
+SECONDS_PER_DAY = 86_400
+TERMINALS_IN_RANGE = 75  # of 10,000 on a field of 100 x 100, within a radius of 5: 10_000 * pi * 25 / 100**2 = 78.5
+MAX_GENUINE_AMOUNT = 220.0
+TERMINAL_COMPROMISED_DAYS = 28
+CARD_COMPROMISED_DAYS = 14
+CARD_FRAUD_SHARE = 1 / 3
+CARD_FRAUD_FACTOR = 5.0
+
+
+@dataclass(frozen=True)
+class Population:
+    """How many of everything. The radius follows, so that a customer has about 75 terminals in range at any size."""
+
+    customers: int = 5_000
+    terminals: int = 10_000
+    compromised_terminals_per_day: float = 2.0
+    compromised_cards_per_day: float = 3.0
+
+    @classmethod
+    def scaled(cls, customers: int) -> "Population":
+        """The published population, everything scaled down alike, so that the fraud share stays near 0.8 %."""
+        share = customers / 5_000
+        return cls(customers, max(1, round(10_000 * share)), 2.0 * share, 3.0 * share)
+
+    @property
+    def radius(self) -> float:
+        return 5.0 * np.sqrt(10_000 / self.terminals)
+
+
+def simulate(population: Population, days: int, first_day: date, seed: int) -> pa.Table:
+    """All transactions of `days` days, in time order.
+
+    Returns:
+        One row per transaction: transaction_id (int64), tx_datetime (timestamp[us, UTC]), customer_id and terminal_id
+        (int32), tx_amount (float64), tx_fraud and tx_fraud_scenario (int8; 0 genuine, 1 amount, 2 terminal, 3 card).
+    """
+    rng = np.random.default_rng(seed)
+    mean_amount = rng.uniform(5, 100, population.customers)
+    rate = rng.uniform(0, 4, population.customers)
+    usable, offsets = _terminals_in_range(population, rng)
+    usable_count = np.diff(offsets)
+
+    counts = rng.poisson(np.where(usable_count > 0, rate, 0.0), size=(days, population.customers))
+    day, customer = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices(counts.shape))
+    second = rng.normal(SECONDS_PER_DAY / 2, 20_000, len(day)).astype(np.int64)
+    inside = (second > 0) & (second < SECONDS_PER_DAY)
+    day, customer, second = day[inside], customer[inside], second[inside]
+
+    amount = rng.normal(mean_amount[customer], mean_amount[customer] / 2)
+    redrawn = rng.uniform(0, 2 * mean_amount[customer])
+    amount = np.round(np.where(amount < 0, redrawn, amount), 2)
+    choice = (rng.random(len(day)) * usable_count[customer]).astype(np.int64)
+    terminal = usable[offsets[customer] + choice]
+
+    order = np.argsort(day * SECONDS_PER_DAY + second, kind="stable")
+    day, customer, second, amount, terminal = (a[order] for a in (day, customer, second, amount, terminal))
+    amount, scenario = _commit_fraud(population, days, day, customer, terminal, amount, rng)
+
+    start = np.datetime64(start_of(first_day).replace(tzinfo=None), "us")
+    return pa.table(
+        {
+            "transaction_id": pa.array(np.arange(len(day)), pa.int64()),
+            "tx_datetime": pa.array(
+                start + (day * SECONDS_PER_DAY + second).astype("timedelta64[s]"), pa.timestamp("us", tz="UTC")
+            ),
+            "customer_id": pa.array(customer, pa.int32()),
+            "terminal_id": pa.array(terminal, pa.int32()),
+            "tx_amount": amount,
+            "tx_fraud": pa.array(scenario > 0, pa.int8()),
+            "tx_fraud_scenario": pa.array(scenario, pa.int8()),
+        }
+    )
+
+
+def _terminals_in_range(population: Population, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Terminals that each customer can use: those of customer c are usable[offsets[c]:offsets[c + 1]]."""
+    customers = rng.uniform(0, 100, (population.customers, 2))
+    terminals = rng.uniform(0, 100, (population.terminals, 2))
+    in_range = []
+    for block in np.array_split(customers, max(1, population.customers // 500)):  # bounds memory
+        squared = ((block[:, None, :] - terminals[None, :, :]) ** 2).sum(axis=2)
+        in_range.extend(np.flatnonzero(row) for row in squared < population.radius**2)
+    offsets = np.concatenate([[0], np.cumsum([len(found) for found in in_range])])
+    return np.concatenate(in_range), offsets
+
+
+def _commit_fraud(
+    population: Population,
+    days: int,
+    day: np.ndarray,
+    customer: np.ndarray,
+    terminal: np.ndarray,
+    amount: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Amounts and scenarios after fraud; a later scenario overwrites an earlier one."""
+    amount = amount.copy()
+    scenario = np.where(amount > MAX_GENUINE_AMOUNT, 1, 0)
+    first_row = np.searchsorted(day, np.arange(days + 1))
+
+    def rows_of(start: int, length: int) -> slice:
+        return slice(first_row[start], first_row[min(start + length, days)])
+
+    for start in range(days - 1):
+        chosen = rng.choice(population.terminals, _whole(population.compromised_terminals_per_day, rng), replace=False)
+        rows = rows_of(start, TERMINAL_COMPROMISED_DAYS)
+        scenario[rows][np.isin(terminal[rows], chosen)] = 2
+    for start in range(days - 1):
+        chosen = rng.choice(population.customers, _whole(population.compromised_cards_per_day, rng), replace=False)
+        rows = rows_of(start, CARD_COMPROMISED_DAYS)
+        theirs = rows.start + np.flatnonzero(np.isin(customer[rows], chosen))
+        taken = rng.choice(theirs, int(len(theirs) * CARD_FRAUD_SHARE), replace=False)
+        amount[taken] = np.round(amount[taken] * CARD_FRAUD_FACTOR, 2)
+        scenario[taken] = 3
+    return amount, scenario
+
+
+def _whole(expected: float, rng: np.random.Generator) -> int:
+    """A whole number with this expectation, so that small populations keep the fraud share of large ones."""
+    return int(expected) + int(rng.random() < expected % 1)
+
+
+def daily_files(table: pa.Table, label_delay: timedelta) -> Iterator[tuple[str, date, pa.Table]]:
+    """Split transactions with labels into what two producers would have landed when the table's last day is over.
+
+    Yields (source, day, rows): every day of `transactions` without anything that only hindsight knows, and of
+    `fraud_labels` those days that are `label_delay` old.
+    """
+    if table["tx_datetime"].type.tz is None:
+        times = table["tx_datetime"].cast(pa.timestamp("us")).cast(pa.timestamp("us", tz="UTC"))
+        table = table.set_column(table.schema.get_field_index("tx_datetime"), "tx_datetime", times)
+    days = pc.cast(table["tx_datetime"], pa.date32())
+    last: date = pc.max(days).as_py()
+    transactions = table.select(["transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount"])
+    labels = table.select(["transaction_id", "tx_datetime"]).append_column("is_fraud", table["tx_fraud"])
+    for day in sorted(pc.unique(days).to_pylist()):
+        of_day = pc.equal(days, pa.scalar(day, pa.date32()))
+        yield "transactions", day, transactions.filter(of_day)
+        if day + label_delay <= last:
+            yield "fraud_labels", day, labels.filter(of_day)
+

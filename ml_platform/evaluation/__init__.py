@@ -1,0 +1,1 @@
+"""Is the candidate good enough? Figures, plots, gates."""

@@ -1,0 +1,53 @@
+"""The point-in-time join: each row gets the feature values that were known when it happened."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.features.views import AS_OF
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+# A snapshot holds for the day at whose start it was taken; the next one replaces it. An entity that has dropped out of the
+# next one has no row in the online store either.
+SNAPSHOT_LIFE = timedelta(days=1)
+
+
+def as_of_column(view: str) -> str:
+    """The column that says which snapshot a row's features came from; null where defaults stand in."""
+    return f"{view}__{AS_OF}"
+
+
+def join_snapshots(
+    rows: "ir.Table",
+    event_time: str,
+    views: Sequence[FeatureViewSpec],
+    snapshots: Mapping[str, "ir.Table"],
+    life: timedelta = SNAPSHOT_LIFE,
+) -> "ir.Table":
+    """Join to each row, per view, the newest snapshot row of its entity with as_of <= event time < as_of + life.
+
+    Every row of `rows` comes back once, with each view's declared features (the default where no snapshot row matches)
+    and `<view>__as_of`.
+    """
+    for view in views:
+        rows = _join_one(rows, event_time, view, snapshots[view.name], life)
+    return rows
+
+
+def _join_one(rows: "ir.Table", event_time: str, view: FeatureViewSpec, snapshot: "ir.Table", life: timedelta) -> "ir.Table":
+    import ibis
+
+    assert view.entity is not None, "the spec guarantees it"
+    entity, as_of = view.entity, as_of_column(view.name)
+    right = snapshot.select(entity, *view.features, **{as_of: snapshot[AS_OF]})
+    joined = rows.asof_join(right, on=rows[event_time] >= right[as_of], predicates=entity)
+    # Ibis' own `tolerance` would bound both sides of the event; a snapshot only ages in one direction.
+    alive = joined[event_time] < joined[as_of] + ibis.interval(life)
+    values = {
+        name: ibis.ifelse(alive, joined[name], None).fill_null(feature.default).cast(feature.type)
+        for name, feature in view.features.items()
+    }
+    return joined.select(*rows.columns, **values, **{as_of: ibis.ifelse(alive, joined[as_of], None)})

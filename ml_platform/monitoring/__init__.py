@@ -1,0 +1,1 @@
+"""Watching what is deployed: for now, the one decision when to train again."""

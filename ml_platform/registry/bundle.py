@@ -1,0 +1,171 @@
+"""The model bundle: all that is needed to score, and to say where the model came from, as plain files.
+
+    model.safetensors, model.json   the trainer's own files; never a pickle
+    transforms.json                 request expressions and fitted scaling
+    schema.json                     what a request must have, which features are looked up, and their defaults
+    spec.yaml                       the model file
+    metrics.json                    figures on the validation rows
+    manifest.json                   what it was trained from
+    MODEL_CARD.md                   the same for people
+
+The digest over all of them is the version's identity.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ml_platform.core import digest
+from ml_platform.core.errors import BundleError
+from ml_platform.core.spec import FeatureViewSpec, ModelSpec, SourceSpec
+from ml_platform.features.transforms import Transforms
+from ml_platform.training.trainers import Trainer, trainer_named
+
+TRANSFORMS = "transforms.json"
+SCHEMA = "schema.json"
+SPEC = "spec.yaml"
+METRICS = "metrics.json"
+MANIFEST = "manifest.json"
+MODEL_CARD = "MODEL_CARD.md"
+REQUIRED = (TRANSFORMS, SCHEMA, SPEC, METRICS, MANIFEST, MODEL_CARD)
+
+
+@dataclass(frozen=True)
+class ViewSchema:
+    """A snapshot view as serving needs it: where to look, by which column, and what to use where nothing is found."""
+
+    name: str
+    entity: str
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """What a row must have: `request` columns (name -> type), and the features of `views`, looked up or given."""
+
+    request: Mapping[str, str]
+    views: tuple[ViewSchema, ...]
+
+    @property
+    def entities(self) -> list[str]:
+        return list(dict.fromkeys(view.entity for view in self.views))
+
+    @property
+    def features(self) -> dict[str, float]:
+        """Every snapshot feature with its default."""
+        return {name: default for view in self.views for name, default in view.features.items()}
+
+    @classmethod
+    def of(cls, transforms: Transforms, rows: SourceSpec, views: Iterable[FeatureViewSpec]) -> "InputSchema":
+        described = tuple(
+            ViewSchema(view.name, view.entity or "", {name: f.default for name, f in view.features.items()}) for view in views
+        )
+        looked_up = {name for view in described for name in view.features}
+        request = {name: rows.columns[name].type for name in transforms.required_columns if name not in looked_up}
+        return cls(request, described)
+
+    def to_json(self) -> bytes:
+        views = [{"name": v.name, "entity": v.entity, "features": v.features} for v in self.views]
+        return json.dumps({"request": self.request, "views": views}, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "InputSchema":
+        content = json.loads(text)
+        return cls(content["request"], tuple(ViewSchema(**view) for view in content["views"]))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that is loaded and can score."""
+
+    digest: str
+    spec: ModelSpec
+    schema: InputSchema
+    transforms: Transforms
+    trainer: Trainer
+    metrics: Mapping[str, float]
+    manifest: Mapping[str, Any]
+
+    def score(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Scores of rows given as arrays by column name. The one scoring path: training, batch and serving use it."""
+        return self.trainer.predict(self.transforms.apply(rows))
+
+
+def pack(
+    spec: ModelSpec, trainer: Trainer, transforms: Transforms, schema: InputSchema, metrics: Mapping[str, float], manifest: bytes
+) -> dict[str, bytes]:
+    """The bundle's files."""
+    return {
+        **trainer.save(),
+        TRANSFORMS: transforms.to_json(),
+        SCHEMA: schema.to_json(),
+        SPEC: yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode(),
+        METRICS: json.dumps(dict(metrics), indent=1).encode(),
+        MANIFEST: manifest,
+        MODEL_CARD: _model_card(spec, schema, transforms, metrics, json.loads(manifest)).encode(),
+    }
+
+
+def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
+    """Load a bundle from its files.
+
+    Raises:
+        BundleError: if files are missing or cannot be read.
+    """
+    if missing := [name for name in REQUIRED if name not in files]:
+        raise BundleError(subject, f"files are missing: {', '.join(missing)}", "train again")
+    try:
+        manifest = json.loads(files[MANIFEST])
+        return Bundle(
+            digest_of(files),
+            ModelSpec.model_validate(yaml.safe_load(files[SPEC])),
+            InputSchema.from_json(files[SCHEMA]),
+            Transforms.from_json(files[TRANSFORMS]),
+            trainer_named(manifest["trainer"]).load(files),
+            json.loads(files[METRICS]),
+            manifest,
+        )
+    except Exception as error:  # noqa: BLE001 - whatever is wrong inside, the bundle is refused with it as cause
+        raise BundleError(subject, f"cannot be loaded: {type(error).__name__}: {error}", "train again") from error
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    return digest.of_files(files)
+
+
+def verify(files: Mapping[str, bytes], expected: str, subject: str) -> None:
+    """Check that these are the files that the digest was taken of.
+
+    Raises:
+        BundleError: if they are not.
+    """
+    found = digest_of(files)
+    if found != expected:
+        raise BundleError(subject, f"its files have digest {found[:12]}, not {expected[:12]}", "register it again")
+
+
+def _model_card(
+    spec: ModelSpec, schema: InputSchema, transforms: Transforms, metrics: Mapping[str, float], manifest: Mapping[str, Any]
+) -> str:
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    return f"""# {spec.name}
+
+{spec.description or "No description."}
+
+Owners: {", ".join(spec.owners) or "none named"}. Task: {spec.task}. Trainer: {manifest["trainer"]} {json.dumps(manifest["params"])}.
+
+Trained as of {manifest["training_date"]} on the {spec.training.window_days} days that end an embargo before the
+{spec.training.validation_days} validation days; label `{spec.label.column}` from `{spec.label.source}`.
+Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"])} input partitions (manifest.json).
+
+| on the validation rows | |
+|---|---|
+{figures}
+
+Looked up by id: {", ".join(f"{view.name} ({view.entity})" for view in schema.views) or "nothing"}.
+Given in the request: {", ".join(schema.request) or "nothing"}. Model inputs: {len(transforms.names)}.
+"""

@@ -1,0 +1,215 @@
+"""The lake: one folder per partition, written so that a partition is there as a whole or not at all.
+
+Layout: `<lake>/<owner>/<table>/date=YYYY-MM-DD/` with data files and `_manifest.json`. The manifest is written last and
+names the files that count: without manifest there is no partition. A new version's files get new names, so a writer that
+dies leaves the old version in force.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ml_platform.core import digest, keys
+from ml_platform.core.errors import LakeError
+from ml_platform.core.settings import Settings
+
+MANIFEST = "_manifest.json"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing that a partition was made from: a landed object (version: ETag) or a partition (version: content hash)."""
+
+    name: str
+    version: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    rows: int
+    content_hash: str
+    files: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    code_version: str
+    written_at: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Manifest":
+        content = json.loads(text)
+        return cls(
+            **{**content, "files": tuple(content["files"]), "inputs": tuple(Input(**i) for i in content["inputs"])}
+        )
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
+
+    def as_input(self, key: str, day: date) -> Input:
+        return Input(keys.partition(key, day), self.content_hash, self.rows)
+
+
+class Lake:
+    def __init__(self, filesystem: pafs.FileSystem, root: str, clock: Callable[[], datetime]) -> None:
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+        self.clock = clock
+
+    @classmethod
+    def at(cls, settings: Settings) -> "Lake":
+        """The lake at the address in the settings: a folder, or a bucket behind any S3 endpoint."""
+        url = settings.lake_url
+        if not url.startswith("s3://"):
+            return cls(pafs.LocalFileSystem(), str(Path(url.removeprefix("file://")).resolve()), lambda: datetime.now(UTC))
+        # Without this the AWS client sends chunked bodies, which endpoints other than AWS refuse.
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        options: dict[str, Any] = {}
+        if endpoint := settings.s3_endpoint_url:
+            options["scheme"], options["endpoint_override"] = endpoint.split("://", 1)
+        if credentials := settings.s3_credentials:
+            options["access_key"], options["secret_key"] = credentials
+        return cls(
+            pafs.S3FileSystem(**options, allow_bucket_creation=True), url.removeprefix("s3://"), lambda: datetime.now(UTC)
+        )
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def manifest(self, key: str, day: date) -> Manifest | None:
+        """The partition's manifest; None if there is no such partition."""
+        try:
+            with self.filesystem.open_input_stream(f"{self._folder(key, day)}/{MANIFEST}") as stream:
+                return Manifest.from_json(stream.readall())
+        except FileNotFoundError:
+            return None
+
+    def require(self, key: str, day: date) -> Manifest:
+        """Like `manifest`, but a missing partition is an error."""
+        found = self.manifest(key, day)
+        if found is None:
+            raise LakeError(keys.partition(key, day), "this partition does not exist", "materialize it in the Dagster UI")
+        return found
+
+    def manifests(self, key: str, days: Iterable[date]) -> dict[date, Manifest]:
+        """Manifests of those of the days that exist."""
+        return {day: found for day in days if (found := self.manifest(key, day)) is not None}
+
+    def days(self, key: str) -> list[date]:
+        """All days of a table that exist, in time order."""
+        selector = pafs.FileSelector(f"{self.root}/{key}", allow_not_found=True, recursive=True)
+        return sorted(
+            date.fromisoformat(Path(info.path).parent.name.removeprefix("date="))
+            for info in self.filesystem.get_file_info(selector)
+            if info.base_name == MANIFEST
+        )
+
+    def dataset(self, key: str, days: Iterable[date]) -> pads.Dataset:
+        """The rows of these days, to be read by whom they concern, with push-down.
+
+        Raises:
+            LakeError: if one of the days does not exist.
+        """
+        paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self.require(key, day).files]
+        if not paths:
+            raise LakeError(key, "no days were asked for", "give at least one day")
+        return pads.dataset(paths, filesystem=self.filesystem, format="parquet")
+
+    def read_table(self, key: str, days: Iterable[date], columns: list[str] | None = None) -> pa.Table:
+        return self.dataset(key, days).to_table(columns=columns)
+
+    def read_files(self, key: str, day: date) -> dict[str, bytes]:
+        """The files of a partition that is a set of files.
+
+        Raises:
+            LakeError: if the partition is missing, or its files are not what its manifest says.
+        """
+        manifest = self.require(key, day)
+        files = {}
+        for name in manifest.files:
+            with self.filesystem.open_input_stream(f"{self._folder(key, day)}/{name}") as stream:
+                files[Path(name).name] = stream.readall()
+        if digest.of_files(files) != manifest.content_hash:
+            raise LakeError(
+                keys.partition(key, day),
+                "the files are not those that the manifest was written for",
+                "materialize it again",
+            )
+        return files
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def write_table(
+        self, key: str, day: date, table: pa.Table, inputs: Iterable[Input], tags: Mapping[str, str] | None = None
+    ) -> Manifest:
+        """Replace a partition by these rows."""
+        content_hash = digest.of_table(table)
+        name = f"part-{content_hash[:16]}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        return self._commit(key, day, {name: buffer.getvalue()}, table.num_rows, content_hash, inputs, tags)
+
+    def write_files(
+        self,
+        key: str,
+        day: date,
+        files: Mapping[str, bytes],
+        inputs: Iterable[Input],
+        tags: Mapping[str, str] | None = None,
+    ) -> Manifest:
+        """Replace a partition by this set of files."""
+        content_hash = digest.of_files(files)
+        placed = {f"{content_hash[:16]}/{name}": content for name, content in files.items()}
+        return self._commit(key, day, placed, len(files), content_hash, inputs, tags)
+
+    def _commit(
+        self,
+        key: str,
+        day: date,
+        files: Mapping[str, bytes],
+        rows: int,
+        content_hash: str,
+        inputs: Iterable[Input],
+        tags: Mapping[str, str] | None,
+    ) -> Manifest:
+        folder = self._folder(key, day)
+        for name, content in files.items():
+            self._put(f"{folder}/{name}", content)
+        manifest = Manifest(
+            rows, content_hash, tuple(files), tuple(inputs), digest.code_version(), self.clock().isoformat(), dict(tags or {})
+        )
+        replaced = self.manifest(key, day)
+        self._put(f"{folder}/{MANIFEST}", manifest.to_json())
+        # Only what the replaced version named: files of a writer that has not committed yet are its own business.
+        for name in set(replaced.files if replaced else ()) - set(files):
+            self._delete(f"{folder}/{name}")
+        return manifest
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Write a file so that it appears whole. S3 does so by itself; on a file system it takes a rename."""
+        local = isinstance(self.filesystem, pafs.LocalFileSystem)
+        target = f"{Path(path).parent}/.{uuid4().hex}" if local else path
+        if local:
+            self.filesystem.create_dir(str(Path(path).parent), recursive=True)
+        with self.filesystem.open_output_stream(target) as stream:
+            stream.write(content)
+        if local:
+            self.filesystem.move(target, path)
+
+    def _delete(self, path: str) -> None:
+        try:
+            self.filesystem.delete_file(path)
+        except FileNotFoundError:
+            return  # another writer replaced the same version
+
+    def _folder(self, key: str, day: date) -> str:
+        return f"{self.root}/{key}/date={day.isoformat()}"

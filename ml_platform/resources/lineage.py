@@ -1,0 +1,76 @@
+"""What was made from what: which partitions a partition needs, and whether it was made from their present content."""
+
+from collections.abc import Iterator
+from datetime import date
+
+from ml_platform.core import digest, keys
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.days import day_range
+from ml_platform.core.spec import FeatureViewSpec, ModelSpec
+from ml_platform.features.views import input_days
+from ml_platform.resources.lake import Input, Lake
+from ml_platform.training.windows import windows
+
+PartitionName = tuple[str, date]
+
+
+def view_needs(catalog: Catalog, view: FeatureViewSpec, day: date) -> Iterator[PartitionName]:
+    """The raw partitions behind a view's snapshot as of the start of `day`."""
+    for source in view.inputs:
+        for input_day in input_days(view, catalog.sources[source], day):
+            yield keys.raw(source), input_day
+
+
+def training_needs(catalog: Catalog, spec: ModelSpec, training_date: date) -> Iterator[PartitionName]:
+    """The partitions that a training set as of a date is joined from."""
+    used = windows(spec.training, catalog.label_delay(spec), training_date)
+    for day in used.days:
+        yield keys.raw(spec.entity_rows), day
+        yield keys.raw(spec.label.source), day
+        for view in catalog.snapshot_views(spec):
+            yield keys.feature_view(view.name), day
+
+
+def current_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input] | None:
+    """What those partitions hold at present; None if one is missing."""
+    inputs = []
+    for key, day in needs:
+        manifest = lake.manifest(key, day)
+        if manifest is None:
+            return None
+        inputs.append(manifest.as_input(key, day))
+    return inputs
+
+
+def view_is_current(lake: Lake, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
+    """Whether the snapshot exists and was computed from what its raw partitions hold now."""
+    manifest = lake.manifest(keys.feature_view(view.name), day)
+    if manifest is None:
+        return False
+    return current_inputs(lake, view_needs(catalog, view, day)) == list(manifest.inputs)
+
+
+def training_fingerprint(lake: Lake, catalog: Catalog, spec: ModelSpec, training_date: date) -> str | None:
+    """Digest over all inputs of a training as of a date.
+
+    None while one is missing or a snapshot is not current, and while the snapshot as of the training date itself, which
+    serving will look up, is not there. Days before the rows' source began do not count as missing data: such a training
+    is never due.
+    """
+    used = windows(spec.training, catalog.label_delay(spec), training_date)
+    if used.train[0] < catalog.sources[spec.entity_rows].start_date:
+        return None
+    views = catalog.snapshot_views(spec)
+    if not all(view_is_current(lake, catalog, view, training_date) for view in views):
+        return None
+    inputs = current_inputs(lake, training_needs(catalog, spec, training_date))
+    if inputs is None:
+        return None
+    days = [*day_range(*used.train), *day_range(*used.validation)]
+    if not all(view_is_current(lake, catalog, view, day) for view in views for day in days):
+        return None
+    return inputs_fingerprint(inputs)
+
+
+def inputs_fingerprint(inputs: list[Input]) -> str:
+    return digest.of_json(sorted((i.name, i.version) for i in inputs))[:16]

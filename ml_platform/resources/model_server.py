@@ -1,0 +1,63 @@
+"""The model server, seen from the outside: what does it serve?"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from ml_platform.core.errors import DeploymentError
+from ml_platform.core.settings import Settings
+from ml_platform.registry.versions import Version
+
+
+class ModelServer:
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.url = url
+        self.clock = clock
+        self.sleep = sleep
+
+    @classmethod
+    def at(cls, settings: Settings) -> "ModelServer":
+        return cls(settings.model_server_url)
+
+    def status(self, model: str) -> dict[str, Any] | None:
+        """What the server says of a model; None if it does not know it.
+
+        Raises:
+            DeploymentError: if it does not answer.
+        """
+        try:
+            answer = httpx.get(f"{self.url}/models/{model}", timeout=10)
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return None
+            return answer.raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise DeploymentError(
+                f"{model}/deployment", f"the model server at {self.url} does not answer: {error}", "start it (make dev), or set ML_PLATFORM_MODEL_SERVER"
+            ) from error
+
+    def wait_until_served(self, version: Version, timeout: float = 60.0) -> dict[str, Any]:
+        """Read back what is served until it is this version's digest.
+
+        Raises:
+            DeploymentError: if the server refuses the version, does not answer, or takes longer than `timeout` seconds.
+        """
+        deadline = self.clock() + timeout
+        while True:
+            status = self.status(version.model)
+            if status and status.get("digest") == version.digest:
+                return status
+            refused = (status or {}).get("refused") or {}
+            if refused.get("version") == version.number:
+                raise DeploymentError(
+                    f"{version.model}/deployment", f"the server refused version {version.number}: {refused['reason']}", "train again"
+                )
+            if self.clock() > deadline:
+                serving = f"version {status['version']}" if status and status.get("version") else "nothing"
+                raise DeploymentError(
+                    f"{version.model}/deployment",
+                    f"after {timeout:.0f} s the server at {self.url} still serves {serving}, not version {version.number}",
+                    "look at the model server's log",
+                )
+            self.sleep(0.2)

@@ -1,0 +1,79 @@
+"""The landing bucket: what producers put there, over the S3 protocol."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from ml_platform.core.errors import LandingError, SettingsError
+from ml_platform.core.settings import Settings
+from ml_platform.data.landing import LandedObject
+
+
+class ObjectStore:
+    """Objects below one landing address. `client` is a boto3 S3 client."""
+
+    def __init__(self, client: Any, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise SettingsError("ML_PLATFORM_LANDING", f"{address!r} is not s3://bucket[/prefix]", "export ML_PLATFORM_LANDING=s3://...")
+        self.client = client
+        self.address = address.rstrip("/")
+        self.bucket = parts.netloc
+        self.prefix = f"{parts.path.strip('/')}/" if parts.path.strip("/") else ""
+
+    @classmethod
+    def at(cls, settings: Settings) -> "ObjectStore":
+        """For callers outside Dagster; inside, dagster-aws makes the client."""
+        import boto3
+
+        return cls(boto3.client("s3", **client_options(settings)), settings.landing)
+
+    def url(self, key: str) -> str:
+        return f"{self.address}/{key}"
+
+    def objects(self, prefix: str) -> Iterator[LandedObject]:
+        """Objects whose key, relative to the landing address, begins with `prefix`, in key order."""
+        with self._translated(f"list {prefix}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield LandedObject(
+                        entry["Key"].removeprefix(self.prefix), entry["ETag"].strip('"'), entry["Size"], entry["LastModified"]
+                    )
+
+    def read(self, key: str) -> bytes:
+        with self._translated(f"read {key}"):
+            return self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+
+    def write(self, key: str, content: bytes) -> None:
+        with self._translated(f"write {key}"):
+            self.client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=content)
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket if it is not there."""
+        with self._translated("create the bucket"):
+            if self.bucket not in {bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]}:
+                self.client.create_bucket(Bucket=self.bucket)
+
+    @contextmanager
+    def _translated(self, attempt: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise LandingError(
+                self.address, f"could not {attempt}: {error}", "start it (make dev), or set ML_PLATFORM_S3_ENDPOINT"
+            ) from error
+
+
+def client_options(settings: Settings) -> dict[str, str]:
+    """Options of a boto3 S3 client for the address in the settings."""
+    options: dict[str, str] = {}
+    if endpoint := settings.s3_endpoint_url:
+        options["endpoint_url"] = endpoint
+    if credentials := settings.s3_credentials:
+        options["aws_access_key_id"], options["aws_secret_access_key"] = credentials
+        options["region_name"] = "us-east-1"  # any; the embedded server ignores it, but requests are signed with one
+    return options

@@ -1,0 +1,1 @@
+"""From a passed verdict to a served model: what to do next."""

@@ -1,0 +1,89 @@
+"""What the server serves: one loaded bundle per model, following the registry's champions."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ml_platform.core.errors import BundleError, PlatformError
+from ml_platform.registry.bundle import Bundle, unpack
+from ml_platform.registry.versions import Version
+from ml_platform.resources.registry import Registry
+
+log = logging.getLogger("ml_platform.serving")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that answers requests."""
+
+    version: Version
+    bundle: Bundle
+    since: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A version that the registry wants served, and why it is not."""
+
+    version: Version
+    reason: str
+
+
+@dataclass
+class ServedModels:
+    """The loaded models. A swap is one assignment: a request sees the old version or the new one, never a mixture."""
+
+    registry: Registry
+    clock: Callable[[], float] = time.time
+    served: dict[str, Served] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
+    synchronized: bool = False
+
+    def synchronize(self) -> None:
+        """Serve what the registry's champion aliases say. What cannot be loaded is refused, and the old one stays.
+
+        Raises:
+            RegistryError: if the registry cannot be asked; everything stays as it is.
+        """
+        champions = self.registry.champions()
+        for model, version in champions.items():
+            current, refused = self.served.get(model), self.refused.get(model)
+            if current and current.version.number == version.number:
+                self.refused.pop(model, None)
+            elif not (refused and refused.version == version):
+                self._take(model, version)
+        for model in self.served.keys() - champions.keys():
+            del self.served[model]
+            log.info("%s has no champion any more", model)
+        self.synchronized = True
+
+    def _take(self, model: str, version: Version) -> None:
+        try:
+            bundle = unpack(self.registry.download(version), version.label)
+            _self_test(bundle, version.label)
+        except PlatformError as error:
+            self.refused[model] = Refused(version, str(error))
+            log.warning("refused %s: %s", version.label, error)
+            return
+        self.served[model] = Served(version, bundle, self.clock())
+        self.refused.pop(model, None)
+        log.info("now serving %s (bundle %s)", version.label, version.digest[:12])
+
+
+def _self_test(bundle: Bundle, subject: str) -> None:
+    """Score a row of defaults, which also warms the model up."""
+    row = {name: np.array([default]) for name, default in bundle.schema.features.items()}
+    row |= {name: empty_column(type_) for name, type_ in bundle.schema.request.items()}
+    scores = bundle.score(row)
+    if scores.shape != (1,) or not np.isfinite(scores).all():
+        raise BundleError(subject, f"self-test gave {scores!r}, not one finite score", "train again")
+
+
+def empty_column(type_: str) -> np.ndarray:
+    """One row of a harmless value of a column type."""
+    if type_ == "timestamp":
+        return np.array(["2020-01-01"], dtype="datetime64[us]")
+    return np.array([""]) if type_ == "string" else np.zeros(1)

@@ -1,0 +1,113 @@
+"""The training set: rows of one kind of event, their labels, and their features as of the event."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from ml_platform.core.days import start_of
+from ml_platform.core.errors import TrainingError
+from ml_platform.core.spec import FeatureViewSpec, SourceSpec
+from ml_platform.features.point_in_time import as_of_column, join_snapshots
+from ml_platform.features.views import as_table, connect
+from ml_platform.training.windows import Windows
+
+SPLIT = "split"
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A training set as arrays by column name: what a model is fitted on and what it is judged by."""
+
+    train: Mapping[str, np.ndarray]
+    validation: Mapping[str, np.ndarray]
+
+
+def assemble(
+    rows: pads.Dataset | pa.Table,
+    row_source: SourceSpec,
+    labels: pads.Dataset | pa.Table,
+    label_source: SourceSpec,
+    label_column: str,
+    views: Sequence[FeatureViewSpec],
+    snapshots: Mapping[str, pads.Dataset | pa.Table],
+    split: Windows,
+) -> pa.Table:
+    """Join rows with labels and point-in-time features.
+
+    Returns:
+        The columns of the rows, `label`, every feature, `<view>__as_of`, and `split` (train or validation); sorted by
+        event time and key. Rows without a label are left out; see `unlabelled`.
+    """
+    import ibis
+
+    left = as_table(rows)
+    right = as_table(labels).select(*label_source.key, **{LABEL: as_table(labels)[label_column]})
+    joined = left.inner_join(right, list(label_source.key))
+    joined = joined.select(*left.columns, LABEL)
+    tables = {name: as_table(snapshot) for name, snapshot in snapshots.items()}
+    joined = join_snapshots(joined, row_source.event_time, views, tables)
+    is_validation = joined[row_source.event_time] >= start_of(split.validation[0])
+    joined = joined.mutate(**{SPLIT: ibis.ifelse(is_validation, "validation", "train")})
+    return connect().to_pyarrow(joined.order_by([row_source.event_time, *row_source.key]))
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Rows that know something of their own future; each count is zero in a sound training set."""
+
+    features_from_the_future: int
+    labels_not_yet_known: int
+
+    @property
+    def found(self) -> bool:
+        return bool(self.features_from_the_future or self.labels_not_yet_known)
+
+
+def leakage(
+    table: pa.Table, event_time: str, views: Sequence[FeatureViewSpec], label_delay: int, training_date_start: object
+) -> Leakage:
+    """Compare every row's time with the time of what was joined to it."""
+    times = table[event_time]
+    future = sum(
+        pc.sum(pc.fill_null(pc.greater(table[as_of_column(view.name)], times), False)).as_py() or 0 for view in views
+    )
+    known_before = pa.scalar(training_date_start - timedelta(days=label_delay), pa.timestamp("us", tz="UTC"))  # type: ignore[operator]
+    unknown = pc.sum(pc.greater_equal(times, known_before)).as_py() or 0
+    return Leakage(future, unknown)
+
+
+def split_columns(table: pa.Table, subject: str) -> Parts:
+    """The table's two parts, ready to fit and to judge.
+
+    Raises:
+        TrainingError: if either part has no rows, or rows of one class only.
+    """
+    parts = {}
+    for name in ("train", "validation"):
+        part = table.filter(pc.equal(table[SPLIT], name))
+        classes = pc.unique(part[LABEL]).to_pylist()
+        if len(classes) < 2:
+            raise TrainingError(
+                subject,
+                f"the {name} rows ({part.num_rows:,}) have {'only the label ' + str(classes[0]) if classes else 'no label'}",
+                f"widen training.{'window' if name == 'train' else 'validation'}_days",
+            )
+        parts[name] = columns_of(part)
+    return Parts(parts["train"], parts["validation"])
+
+
+def columns_of(table: pa.Table) -> dict[str, np.ndarray]:
+    """A table as arrays by column name; times as datetime64[us] in UTC."""
+    arrays = {}
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", tz=column.type.tz)).cast(pa.timestamp("us"))
+        arrays[name] = column.to_numpy()
+    return arrays

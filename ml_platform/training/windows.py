@@ -1,0 +1,34 @@
+"""Which days a training as of one date uses."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from ml_platform.core.days import ONE_DAY, day_range
+from ml_platform.core.spec import TrainingSpec
+
+
+@dataclass(frozen=True)
+class Windows:
+    """First and last day of the rows to fit on, and of the rows to judge by; both ends included."""
+
+    train: tuple[date, date]
+    validation: tuple[date, date]
+
+    @property
+    def days(self) -> list[date]:
+        """Every day whose rows are used, in time order."""
+        return [*day_range(*self.train), *day_range(*self.validation)]
+
+
+def windows(training: TrainingSpec, label_delay: int, training_date: date) -> Windows:
+    """The windows as of the start of `training_date`.
+
+    The validation rows are the newest with known labels. Between them and the training rows lies the embargo, by default
+    as long as labels take: the distance at which the model will work in production.
+    """
+    embargo = label_delay if training.embargo_days is None else training.embargo_days
+    validation_last = training_date - timedelta(days=label_delay + 1)
+    validation_first = validation_last - timedelta(days=training.validation_days - 1)
+    train_last = validation_first - ONE_DAY - timedelta(days=embargo)
+    train_first = train_last - timedelta(days=training.window_days - 1)
+    return Windows((train_first, train_last), (validation_first, validation_last))
