@@ -1,13 +1,12 @@
 """The evaluation report: what was measured of one candidate, and of the champion on the same rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ml_platform.evaluation.metrics import binary_metrics, single_row_latency_ms
-from ml_platform.registry.bundle import Bundle
 from ml_platform.training.training_set import LABEL
 
 
@@ -44,26 +43,34 @@ class Report:
         return cls(**content, champion=champion)
 
 
+Score = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
 def evaluate(
-    candidate: Bundle, rows: Mapping[str, np.ndarray], champion: ChampionReport | None, training_date: str
+    model: str,
+    training_date: str,
+    bundle_digest: str,
+    score: Score,
+    rows: Mapping[str, np.ndarray],
+    champion: ChampionReport | None,
 ) -> tuple[Report, np.ndarray]:
-    """Measure the candidate on rows with labels; returns the report and the scores."""
+    """Measure a candidate's `score` on rows with labels; returns the report and the scores."""
     labels = rows[LABEL]
-    scores = candidate.score(rows)
+    scores = score(rows)
     report = Report(
-        model=candidate.spec.name,
+        model=model,
         training_date=training_date,
-        bundle_digest=candidate.digest,
+        bundle_digest=bundle_digest,
         rows=len(labels),
         positives=int(labels.sum()),
         null_predictions=int((~np.isfinite(scores)).sum()),
-        latency_p99_ms=single_row_latency_ms(candidate.score, rows),
+        latency_p99_ms=single_row_latency_ms(score, rows),
         metrics=binary_metrics(labels, scores),
         champion=champion,
     )
     return report, scores
 
 
-def measure_champion(champion: Bundle, version: str, rows: Mapping[str, np.ndarray]) -> ChampionReport:
+def measure_champion(version: str, score: Score, rows: Mapping[str, np.ndarray]) -> ChampionReport:
     """The champion's figures on the same rows."""
-    return ChampionReport(version, binary_metrics(rows[LABEL], champion.score(rows)))
+    return ChampionReport(version, binary_metrics(rows[LABEL], score(rows)))

@@ -46,10 +46,9 @@ def assemble(
     """
     import ibis
 
-    left = as_table(rows)
-    right = as_table(labels).select(*label_source.key, **{LABEL: as_table(labels)[label_column]})
-    joined = left.inner_join(right, list(label_source.key))
-    joined = joined.select(*left.columns, LABEL)
+    left, known = as_table(rows), as_table(labels)
+    right = known.select(*label_source.key, **{LABEL: known[label_column]})
+    joined = left.inner_join(right, list(label_source.key)).select(*left.columns, LABEL)
     tables = {name: as_table(snapshot) for name, snapshot in snapshots.items()}
     joined = join_snapshots(joined, row_source.event_time, views, tables)
     is_validation = joined[row_source.event_time] >= start_of(split.validation[0])

@@ -1,0 +1,180 @@
+"""What all assets share: keys, the daily calendar, how they follow each other, and how they report."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, ClassVar, Self
+
+import dagster as dg
+from pydantic import BaseModel
+
+from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.settings import load_settings
+
+# Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
+RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# A day follows its inputs as soon as all of them are there and settled. Backlogs become one backfill (see automation.py).
+# A partition whose blocking checks failed was never materialized, so that `missing` covers it.
+FOLLOWS_INPUTS = (
+    (
+        (dg.AutomationCondition.any_deps_updated() | dg.AutomationCondition.newly_missing()).since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+    )
+    .with_label("inputs have changed and are complete")
+)
+
+
+@dataclass
+class SpecComponent(dg.Component):
+    """A component whose attributes are one spec; a subclass names the spec and builds definitions from it."""
+
+    spec: Any
+    spec_class: ClassVar[type[BaseModel]]
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        return cls.spec_class
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003 - Dagster's signature
+        return cls(attributes if attributes is not None else cls.spec_class())
+
+
+def catalog_of(context: dg.ComponentLoadContext) -> Catalog:
+    """The catalog of the defs folder that is being loaded."""
+    folder = context.project_root / "ml_platform" / "defs"
+    return load_catalog(folder, load_settings().first_day)
+
+
+def asset_key(key: str) -> dg.AssetKey:
+    return dg.AssetKey(key.split("/"))
+
+
+def daily(first_day: date) -> dg.DailyPartitionsDefinition:
+    """Days from `first_day` up to and including today: what is known at the start of today exists as of today."""
+    return dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), end_offset=1)
+
+
+def days_back(first: int, last: int) -> dg.TimeWindowPartitionMapping:
+    """Day D depends on days D-first .. D-last; days before the upstream's first one do not count as missing."""
+    return dg.TimeWindowPartitionMapping(
+        start_offset=-first, end_offset=-last, allow_nonexistent_upstream_partitions=True
+    )
+
+
+def dependency(key: str, mapping: dg.PartitionMapping | None = None) -> dg.AssetDep:
+    return dg.AssetDep(asset_key(key), partition_mapping=mapping)
+
+
+def days_of(context: dg.AssetExecutionContext) -> list[date]:
+    """The days that this step is to make, in time order; a range run has many."""
+    return sorted(date.fromisoformat(key) for key in context.partition_keys)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """One check's result for one day, ready to report."""
+
+    name: str
+    passed: bool
+    description: str = ""
+    metadata: Mapping[str, Any] | None = None
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+
+    def result(self) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            passed=self.passed,
+            description=self.description or None,
+            metadata=dict(self.metadata or {}),
+            severity=self.severity,
+        )
+
+
+@dataclass(frozen=True)
+class DayOutcome:
+    """What became of one day: its metadata if it was written, and its checks."""
+
+    day: date
+    metadata: Mapping[str, Any] | None
+    checks: tuple[CheckOutcome, ...] = ()
+
+    @property
+    def broken(self) -> list[CheckOutcome]:
+        return [check for check in self.checks if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR]
+
+
+def make_days(
+    context: dg.AssetExecutionContext, key: str, make: Callable[[date], DayOutcome]
+) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
+    """Make each day of the step and report it, alike in runs of one day and of a range.
+
+    A broken day does not keep the others from being made: theirs are recorded, and the step fails at the end, naming the
+    broken ones.
+    """
+    outcomes = []
+    for day in days_of(context):
+        outcomes.append(make(day))
+        state = "broken" if outcomes[-1].broken else "made"
+        context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
+    if len(outcomes) > 1:
+        _report_each_day(context, key, outcomes)
+    yield from _summarized(outcomes)
+    broken = [outcome for outcome in outcomes if outcome.metadata is None]
+    if not broken:
+        for outcome in outcomes:
+            context.add_asset_metadata(dict(outcome.metadata or {}), partition_key=outcome.day.isoformat())
+        yield dg.MaterializeResult()
+        return
+    for outcome in outcomes:
+        if outcome.metadata is not None:
+            context.log_event(
+                dg.AssetMaterialization(asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata))
+            )
+    reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
+    raise dg.Failure(
+        f"{key}: {len(broken)} of {len(outcomes)} days are broken and were not written. " + " | ".join(reasons[:5]),
+        allow_retries=False,
+    )
+
+
+def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list[DayOutcome]) -> None:
+    """Record every check per partition: Dagster itself records one result for a whole range."""
+    for outcome in outcomes:
+        for check in outcome.checks:
+            context.log_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=asset_key(key),
+                    check_name=check.name,
+                    passed=check.passed,
+                    metadata=dict(check.metadata or {}),
+                    severity=check.severity,
+                    description=check.description or None,
+                    blocking=check.severity == dg.AssetCheckSeverity.ERROR,
+                    partition=outcome.day.isoformat(),
+                )
+            )
+
+
+def _summarized(outcomes: list[DayOutcome]) -> Iterable[dg.AssetCheckResult]:
+    """One result per check for the step: the day's own, or how many of the days passed."""
+    for position, check in enumerate(outcomes[0].checks):
+        of_days = [outcome.checks[position] for outcome in outcomes]
+        if len(outcomes) == 1:
+            yield check.result()
+            continue
+        failed = [f"{o.day}: {c.description}" for o, c in zip(outcomes, of_days, strict=True) if not c.passed]
+        words = f"{len(outcomes) - len(failed)} of {len(outcomes)} days passed" + "".join(f"; {f}" for f in failed[:3])
+        yield CheckOutcome(check.name, not failed, words, severity=check.severity).result()
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Rows as a table for metadata."""
+    if not rows:
+        return dg.MetadataValue.md("")
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(str(value).replace("|", "\\|")[:200] for value in row.values()) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))

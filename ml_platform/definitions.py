@@ -1,0 +1,11 @@
+"""The Dagster code location: everything that the defs folder declares."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from ml_platform.core.catalog import load_catalog
+
+# First, so that a mistake in a YAML file is reported with file, line and the nearest valid name.
+load_catalog(Path(__file__).parent / "defs")
+defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
