@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from ml_platform.core import keys
 from ml_platform.core.days import day_range, start_of
@@ -17,6 +16,7 @@ from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    import pyarrow.dataset as pads  # it imports pandas
 
 AS_OF = "as_of"
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64()}
@@ -65,7 +65,7 @@ def as_table(rows: "pads.Dataset | pa.Table") -> "ir.Table":
 
 
 def compute_snapshot(
-    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], tables: Mapping[str, pads.Dataset | pa.Table]
+    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], tables: "Mapping[str, pads.Dataset | pa.Table]"
 ) -> pa.Table:
     """The view's rows as of the start of `day`.
 

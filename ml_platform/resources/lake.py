@@ -12,17 +12,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ml_platform.core import digest, keys
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads  # it imports pandas
 
 MANIFEST = "_manifest.json"
 
@@ -113,12 +115,14 @@ class Lake:
             if info.base_name == MANIFEST
         )
 
-    def dataset(self, key: str, days: Iterable[date]) -> pads.Dataset:
+    def dataset(self, key: str, days: Iterable[date]) -> "pads.Dataset":
         """The rows of these days, to be read by whom they concern, with push-down.
 
         Raises:
             LakeError: if one of the days does not exist.
         """
+        import pyarrow.dataset as pads
+
         paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self.require(key, day).files]
         if not paths:
             raise LakeError(key, "no days were asked for", "give at least one day")

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
@@ -15,6 +15,9 @@ from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.features.point_in_time import as_of_column, join_snapshots
 from ml_platform.features.views import as_table, connect
 from ml_platform.training.windows import Windows
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads  # it imports pandas
 
 SPLIT = "split"
 LABEL = "label"
@@ -29,13 +32,13 @@ class Parts:
 
 
 def assemble(
-    rows: pads.Dataset | pa.Table,
+    rows: "pads.Dataset | pa.Table",
     row_source: SourceSpec,
-    labels: pads.Dataset | pa.Table,
+    labels: "pads.Dataset | pa.Table",
     label_source: SourceSpec,
     label_column: str,
     views: Sequence[FeatureViewSpec],
-    snapshots: Mapping[str, pads.Dataset | pa.Table],
+    snapshots: "Mapping[str, pads.Dataset | pa.Table]",
     split: Windows,
 ) -> pa.Table:
     """Join rows with labels and point-in-time features.
@@ -69,14 +72,14 @@ class Leakage:
 
 
 def leakage(
-    table: pa.Table, event_time: str, views: Sequence[FeatureViewSpec], label_delay: int, training_date_start: object
+    table: pa.Table, event_time: str, views: Sequence[FeatureViewSpec], label_delay: int, training_starts: datetime
 ) -> Leakage:
     """Compare every row's time with the time of what was joined to it."""
     times = table[event_time]
     future = sum(
         pc.sum(pc.fill_null(pc.greater(table[as_of_column(view.name)], times), False)).as_py() or 0 for view in views
     )
-    known_before = pa.scalar(training_date_start - timedelta(days=label_delay), pa.timestamp("us", tz="UTC"))  # type: ignore[operator]
+    known_before = pa.scalar(training_starts - timedelta(days=label_delay), pa.timestamp("us", tz="UTC"))
     unknown = pc.sum(pc.greater_equal(times, known_before)).as_py() or 0
     return Leakage(future, unknown)
 

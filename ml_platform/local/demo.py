@@ -1,0 +1,363 @@
+"""The demo: land files, watch the sensors do the rest, ask the deployed model, and say whether all of it came true.
+
+Nothing here materializes anything: it plays producer and client, and looks at what the platform made of it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.days import ONE_DAY
+from ml_platform.core.errors import PlatformError, StackError
+from ml_platform.core.settings import Settings
+from ml_platform.core.spec import ModelSpec
+from ml_platform.evaluation.gates import GateResult, judge
+from ml_platform.evaluation.report import Report
+from ml_platform.local import stack
+from ml_platform.local.producer import DailyFile, land
+from ml_platform.monitoring.retrain import Train, decide
+from ml_platform.registry.versions import Version
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.lineage import training_fingerprint, view_is_current
+from ml_platform.resources.model_server import ModelServer
+from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.registry import Registry
+from ml_platform.training.training_set import LABEL
+
+MODEL = "fraud_detection"
+PATIENCE = 240.0  # seconds without any progress after which the demo gives up
+REQUESTS = 200
+
+
+@dataclass
+class Outcome:
+    """What happened, row by row; `failures` says what did not come true."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def say(self, what: str, value: str) -> None:
+        self.rows.append((what, value))
+
+    def expect(self, true: bool, otherwise: str) -> None:
+        if not true:
+            self.failures.append(otherwise)
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that the demo looks at, from the outside."""
+
+    settings: Settings
+    catalog: Catalog
+    spec: ModelSpec
+    landing: ObjectStore
+    lake: Lake
+    registry: Registry
+    server: ModelServer
+
+    @classmethod
+    def at(cls, settings: Settings) -> "World":
+        catalog = load_catalog(first_day=settings.first_day)
+        return cls(
+            settings,
+            catalog,
+            catalog.models[MODEL],
+            ObjectStore.at(settings),
+            Lake.at(settings),
+            Registry.at(settings),
+            ModelServer.at(settings),
+        )
+
+
+def tell(settings: Settings, files: list[DailyFile], console: Console) -> bool:
+    """Run the demo; True if everything that it promises came true."""
+    began = time.monotonic()
+    outcome = Outcome()
+    with running_stack(settings, console):
+        world = World.at(settings)
+        try:
+            arrived = watch_until_deployed(world, files, outcome, console)
+            if arrived:
+                ask(world, files, outcome)
+        except PlatformError as error:
+            outcome.failures.append(str(error))
+    outcome.say("took", f"{time.monotonic() - began:.0f} s")
+    show(outcome, settings, console)
+    return not outcome.failures
+
+
+# --- the stack --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_stack(settings: Settings, console: Console) -> Iterator[None]:
+    """The stack: the one that is already running, or one that is started for the demo and stopped after it."""
+    wanted = stack.parts(settings)
+    if all(stack.is_healthy(part) for part in wanted):
+        console.print("using the stack that is already running")
+        yield
+        return
+    stack.check_ports(wanted)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    log = settings.home / "stack.log"
+    environment = {**os.environ, "ML_PLATFORM_HOME": str(settings.home)}
+    if settings.first_day:
+        environment["ML_PLATFORM_FIRST_DAY"] = settings.first_day.isoformat()
+    with log.open("w") as output, console.status(f"starting the stack (its log: {log})"):
+        process = subprocess.Popen([sys.executable, "-m", "ml_platform.cli", "dev"], stdout=output, stderr=output, env=environment)
+        late = stack.wait_until_healthy(wanted, stack.START_TIMEOUT, give_up=lambda: process.poll() is not None)
+    try:
+        if late:
+            last = log.read_text().strip().splitlines()[-1:] or ["it said nothing"]
+            raise StackError(f"stack/{', '.join(late)}", f"did not become healthy: {last[0]}", f"read {log}")
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome, console: Console) -> bool:
+    """Land the files and wait for the platform to have made of them what it can; False if it stopped getting on."""
+    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        failed_before = set(failed_runs(world.settings))
+        bar = progress.add_task("files landed", total=len(files))
+        rows: dict[str, int] = {}
+        for source, _, table in land(files, world.landing):
+            rows[source] = rows.get(source, 0) + table.num_rows
+            progress.advance(bar)
+        for source, count in rows.items():
+            days = sum(1 for name, _, _ in files if name == source)
+            outcome.say(f"{source} landed", f"{days} days, {count:,} rows")
+
+        bars = {stage: progress.add_task(stage, total=total) for stage, (_, total) in stages(world, files).items()}
+        last_change, last_seen = time.monotonic(), {}
+        while True:
+            seen = stages(world, files)
+            for stage, (done, total) in seen.items():
+                progress.update(bars[stage], completed=done, total=total)
+            if all(done >= total for done, total in seen.values()):
+                describe(world, files, outcome)
+                return True
+            if failed := [run for run in failed_runs(world.settings) if run not in failed_before]:
+                outcome.failures.append(f"a run failed: {world.settings.dagster_url}/runs/{failed[0]}")
+                return False
+            if seen != last_seen:
+                last_change, last_seen = time.monotonic(), seen
+            if time.monotonic() - last_change > PATIENCE:
+                stuck = next(stage for stage, (done, total) in seen.items() if done < total)
+                outcome.failures.append(f"nothing has happened for {PATIENCE:.0f} s; {stuck} is not complete")
+                return False
+            time.sleep(1)
+
+
+def stages(world: World, files: list[DailyFile]) -> dict[str, tuple[int, int]]:
+    """How far the platform is: per stage of the graph, how many partitions of how many are up to date."""
+    progress: dict[str, tuple[int, int]] = {}
+    for source in world.catalog.sources:
+        wanted = [day for name, day, _ in files if name == source]
+        progress[keys.raw(source)] = sum(raw_is_current(world, source, day) for day in wanted), len(wanted)
+    snapshot_days = sorted({day + ONE_DAY for name, day, _ in files if name == world.spec.entity_rows})
+    raw_done = all(done == total for done, total in progress.values())
+    for view in world.catalog.snapshot_views(world.spec):
+        current = sum(view_is_current(world.lake, world.catalog, view, day) for day in snapshot_days) if raw_done else 0
+        progress[keys.feature_view(view.name)] = current, len(snapshot_days)
+    ready = all(done == total for done, total in progress.values())
+    date_ = settled_training_date(world) if ready else None
+    for key in (keys.training_set(MODEL), keys.candidate(MODEL), keys.evaluation(MODEL)):
+        progress[key] = int(date_ is not None and made_in_turn(world, key, date_)), 1
+    progress[keys.deployment(MODEL)] = int(date_ is not None and is_decided(world, date_)), 1
+    return progress
+
+
+def raw_is_current(world: World, source: str, day: date) -> bool:
+    """Whether the raw partition was made from what lies in the landing bucket now."""
+    manifest = world.lake.manifest(keys.raw(source), day)
+    if manifest is None:
+        return False
+    landed = world.landing.objects(f"{source}/{day.isoformat()}/")
+    return {(one.name, one.version) for one in manifest.inputs} == {(world.landing.url(o.key), o.etag) for o in landed}
+
+
+def settled_training_date(world: World) -> date | None:
+    """The last training date, once no other training is due."""
+    trained = world.lake.days(keys.training_set(MODEL))
+    manifests = world.lake.manifests(keys.training_set(MODEL), trained)
+    known = [day + ONE_DAY for day in world.lake.days(keys.raw(world.spec.entity_rows))]
+    decision = decide(
+        world.spec,
+        known,
+        lambda day: training_fingerprint(world.lake, world.catalog, world.spec, day),
+        {day: manifest.tags.get("inputs_fingerprint", "") for day, manifest in manifests.items()},
+    )
+    return None if isinstance(decision, Train) else max(trained, default=None)
+
+
+def made_in_turn(world: World, key: str, day: date) -> bool:
+    """Whether the partition was made after, and from, what comes before it."""
+    manifest = world.lake.manifest(key, day)
+    if manifest is None:
+        return False
+    own = {keys.partition(name(MODEL), day): name(MODEL) for name in (keys.training_set, keys.candidate)}
+    sources = [(one, own[one.name]) for one in manifest.inputs if one.name in own]
+    return all(
+        (current := world.lake.manifest(source, day)) is not None and current.content_hash == one.version for one, source in sources
+    )
+
+
+def is_decided(world: World, day: date) -> bool:
+    """Whether the evaluated candidate is served, or was refused by a gate."""
+    if not made_in_turn(world, keys.evaluation(MODEL), day) or not made_in_turn(world, keys.candidate(MODEL), day):
+        return False
+    report, gates = verdict(world, day)
+    if not all(gate.passed for gate in gates):
+        return True
+    status = world.server.status(MODEL)
+    return bool(status and status.get("digest") == report.bundle_digest)
+
+
+def verdict(world: World, day: date) -> tuple[Report, tuple[GateResult, ...]]:
+    report = Report.from_json(world.lake.read_files(keys.evaluation(MODEL), day)["report.json"])
+    return report, judge(world.spec.gates, report)
+
+
+def failed_runs(settings: Settings) -> list[str]:
+    """Ids of the latest runs that failed."""
+    query = "{ runsOrError(filter: {statuses: [FAILURE]}, limit: 20) { ... on Runs { results { runId } } } }"
+    return [run["runId"] for run in graphql(settings, query)["runsOrError"].get("results", [])]
+
+
+def graphql(settings: Settings, query: str, **variables: Any) -> dict[str, Any]:
+    answer = httpx.post(f"{settings.dagster_url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+    return answer.raise_for_status().json()["data"]
+
+
+# --- telling ----------------------------------------------------------------------------------------------------------
+
+
+def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
+    """What the platform made, as Dagster, the lake, the registry and the server have it."""
+    for key in [*(keys.raw(source) for source in world.catalog.sources), *(keys.feature_view(v.name) for v in world.catalog.snapshot_views(world.spec))]:
+        wanted = {day for name, day, _ in files if keys.raw(name) == key} or {d + ONE_DAY for n, d, _ in files if n == world.spec.entity_rows}
+        materialized = dagster_partitions(world.settings, key)
+        rows = sum(world.lake.require(key, day).rows for day in wanted)
+        outcome.say(key, f"{len(wanted)} partitions, {rows:,} rows")
+        outcome.expect(len(materialized & {d.isoformat() for d in wanted}) == len(wanted), f"Dagster does not know all partitions of {key}")
+
+    day = world.lake.days(keys.evaluation(MODEL))[-1]
+    report, gates = verdict(world, day)
+    training_set = world.lake.require(keys.training_set(MODEL), day)
+    outcome.say("trained as of", f"{day}, {training_set.rows:,} rows from {len(training_set.inputs)} partitions")
+    outcome.say("evaluated on", f"{report.rows:,} rows with {report.positives} frauds")
+    for name in ("average_precision", "roc_auc", "log_loss"):
+        outcome.say(f"  {name}", f"{report.metrics[name]:.4f}")
+    in_dagster = dagster_checks(world.settings, keys.evaluation(MODEL))
+    for gate in gates:
+        outcome.say(f"gate {gate.name}", f"{'passed' if gate.passed else 'NO'}: {gate.reason}")
+        outcome.expect(gate.passed, f"gate {gate.name} said no: {gate.reason}; the old model keeps serving")
+        outcome.expect(gate.name in in_dagster, f"Dagster shows no result of gate {gate.name}")
+
+
+def dagster_partitions(settings: Settings, key: str) -> set[str]:
+    query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+        assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } } }"""
+    node = graphql(settings, query, key={"path": key.split("/")})["assetNodeOrError"]
+    found: set[str] = set()
+    for one in node["assetPartitionStatuses"]["ranges"]:
+        if one["status"] == "MATERIALIZED":
+            first, last = date.fromisoformat(one["startKey"]), date.fromisoformat(one["endKey"])
+            found |= {(first + ONE_DAY * n).isoformat() for n in range((last - first).days + 1)}
+    return found
+
+
+def dagster_checks(settings: Settings, key: str) -> dict[str, str]:
+    """The latest status of every check of an asset that has been evaluated."""
+    query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+        assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
+    node = graphql(settings, query, key={"path": key.split("/")})["assetNodeOrError"]
+    executions = {check["name"]: check["executionForLatestMaterialization"] for check in node["assetChecksOrError"]["checks"]}
+    return {name: execution["status"] for name, execution in executions.items() if execution}
+
+
+def ask(world: World, files: list[DailyFile], outcome: Outcome) -> None:
+    """Send real requests: transactions of the last landed day by id, and rows of the training set in full."""
+    champion = world.registry.aliases(MODEL).champion
+    status = world.server.status(MODEL)
+    if champion is None or not status or not status["version"]:
+        outcome.failures.append("no model is deployed")
+        return
+    outcome.say("deployed", f"version {champion.number}, bundle {champion.digest[:12]}, trained as of {champion.training_date}")
+    outcome.expect(status["digest"] == champion.digest, f"the server serves version {status['version']}, not champion {champion.number}")
+
+    schema = status["input"]
+    last_day = max((table for source, _, table in files if source == world.spec.entity_rows), key=lambda table: table["tx_datetime"][0].as_py())
+    wanted = list(dict.fromkeys([*schema["entities"], *schema["request"]]))
+    entities = [jsonable(row) for row in last_day.slice(0, REQUESTS).select(wanted).to_pylist()]
+    scores, elapsed = send(world.settings, [{"entities": [row]} for row in entities], champion, outcome)
+    outcome.say("predictions by id", f"{len(scores)} requests, p50 {np.percentile(elapsed, 50):.1f} ms, p99 {np.percentile(elapsed, 99):.1f} ms")
+
+    known = world.lake.read_table(keys.training_set(MODEL), [date.fromisoformat(champion.training_date)])
+    labels = known[LABEL].to_numpy()
+    sample = np.concatenate([np.flatnonzero(labels == value)[-REQUESTS // 2 :] for value in (0, 1)])
+    rows = [jsonable(row) for row in known.select([*schema["request"], *schema["features"]]).take(sample).to_pylist()]
+    scores, _ = send(world.settings, [{"rows": rows}], champion, outcome)
+    if scores:
+        genuine, fraud = (np.mean([s for s, label in zip(scores, labels[sample], strict=True) if label == v]) for v in (0, 1))
+        outcome.say("predictions by full row", f"{len(scores)} rows; mean score of frauds {fraud:.3f}, of genuine {genuine:.4f}")
+        outcome.expect(fraud > genuine, "the served model does not tell frauds from genuine transactions")
+
+
+def send(settings: Settings, bodies: list[dict[str, Any]], champion: Version, outcome: Outcome) -> tuple[list[float], list[float]]:
+    """POST each body; returns all scores, and each request's time in milliseconds."""
+    scores: list[float] = []
+    elapsed: list[float] = []
+    with httpx.Client(base_url=settings.model_server_url, timeout=30) as client:
+        for body in bodies:
+            sent = time.perf_counter()
+            answer = client.post(f"/models/{MODEL}/predict", json=body)
+            elapsed.append((time.perf_counter() - sent) * 1_000)
+            if answer.status_code != 200:
+                outcome.failures.append(f"a prediction request was answered {answer.status_code}: {answer.text[:300]}")
+                return scores, elapsed
+            content = answer.json()
+            outcome.expect(content["version"] == champion.number, f"version {content['version']} answered, not champion {champion.number}")
+            scores += content["scores"]
+    outcome.expect(all(0 <= score <= 1 for score in scores), "a score is not a probability")
+    return scores, elapsed
+
+
+def jsonable(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+
+
+def show(outcome: Outcome, settings: Settings, console: Console) -> None:
+    table = Table(title="what happened", show_header=False, title_justify="left")
+    for what, value in outcome.rows:
+        table.add_row(what, value)
+    table.add_section()
+    table.add_row("data", str(settings.home))
+    table.add_row("look around", f"make dev, then {settings.dagster_url} and {settings.mlflow_url}")
+    console.print(table)
+    for failure in dict.fromkeys(outcome.failures):
+        console.print(f"NOT TRUE: {failure}", style="red", markup=False)
+    console.print("all of it is true" if not outcome.failures else "not all of it is true", style="bold")
