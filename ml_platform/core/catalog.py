@@ -100,7 +100,8 @@ def _read(path: Path) -> Iterator[BaseModel]:
 
 
 def _explained(path: Path, text: str, number: int, model: type[BaseModel], error: ValidationError) -> SpecError:
-    first = error.errors()[0]
+    # A misspelt key often shows as a missing one too; the misspelling is what to mend.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = tuple(first["loc"])
     where = f"{path}:{_line(text, number, ('attributes', *location))}"
     field = ".".join(map(str, location)) or "attributes"
@@ -124,8 +125,8 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
             node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
         if "properties" in node and part in node["properties"]:
             node = node["properties"][part]
-        elif isinstance(node.get("additionalProperties"), dict):
-            node = node["additionalProperties"]
+        elif "patternProperties" in node:
+            node = next(iter(node["patternProperties"].values()))
         elif "items" in node:
             node = node["items"]
         elif "prefixItems" in node:

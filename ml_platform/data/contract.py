@@ -168,7 +168,7 @@ def _failures(source: SourceSpec, day: date, frame: "pd.DataFrame") -> Iterator[
     import pandera.pandas as pan
 
     begin, end = start_of(day), start_of(day) + ONE_DAY
-    in_day = pan.Check.in_range(begin, end - timedelta(microseconds=1), name="event_times_are_in_partition")
+    in_day = pan.Check.in_range(begin, end - timedelta(microseconds=1), error="event_times_are_in_partition")
     columns = {
         name: pan.Column(
             nullable=spec.nullable,

@@ -1,0 +1,22 @@
+"""Every error says subject, problem and next step, and survives the way between processes."""
+
+import pickle
+
+from ml_platform.core import errors
+
+
+def test_message_has_subject_problem_and_next_step() -> None:
+    error = errors.LakeError("transactions/raw [2018-04-01]", "this partition does not exist.", "materialize it")
+    assert str(error) == "transactions/raw [2018-04-01]: this partition does not exist. Next: materialize it"
+
+
+def test_error_survives_pickling() -> None:
+    error = errors.SpecError("a", "b", "c")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_tree_in_the_docstring_is_the_tree() -> None:
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert errors.__doc__
+    drawn = {word for word in errors.__doc__.replace("├──", "").replace("└──", "").split() if word.endswith("Error")}
+    assert drawn == classes

@@ -1,0 +1,55 @@
+"""The simulator has the figures of the published one."""
+
+from datetime import date, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_platform.data.simulate import CARD_FRAUD_FACTOR, Population, daily_files, simulate
+
+FIRST = date(2018, 4, 1)
+
+
+def test_full_size_has_the_published_figures() -> None:
+    """183 days: 1.76 to 1.79 M rows over seeds, 0.84 to 0.86 % fraud; limits leave room for this seed."""
+    table = simulate(Population(), 183, FIRST, seed=0)
+    scenarios = dict(zip(*(c.to_pylist() for c in pc.value_counts(table["tx_fraud_scenario"]).flatten()), strict=True))
+    assert 1_740_000 < table.num_rows < 1_810_000
+    assert 0.0080 < pc.mean(table["tx_fraud"]).as_py() < 0.0090
+    assert 935 <= scenarios[1] <= 1_128
+    assert 8_500 <= scenarios[2] <= 9_900
+    assert 4_400 <= scenarios[3] <= 5_000
+
+
+def test_small_population_keeps_the_fraud_share(simulated: pa.Table) -> None:
+    assert 0.006 < pc.mean(simulated["tx_fraud"]).as_py() < 0.011
+
+
+def test_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
+    small = Population.scaled(100)
+    assert simulate(small, 5, FIRST, 1).equals(simulate(small, 5, FIRST, 1))
+    assert not simulate(small, 5, FIRST, 1).equals(simulate(small, 5, FIRST, 2))
+
+
+def test_rows_are_in_time_order_within_their_days(simulated: pa.Table) -> None:
+    times = simulated["tx_datetime"].to_numpy()
+    assert (times[1:] >= times[:-1]).all()
+    assert simulated["transaction_id"].to_pylist() == list(range(simulated.num_rows))
+    assert pc.max(simulated["tx_datetime"]).as_py().date() <= FIRST + timedelta(days=59)
+
+
+def test_genuine_amounts_stay_below_the_limit(simulated: pa.Table) -> None:
+    genuine = simulated.filter(pc.equal(simulated["tx_fraud"], 0))
+    assert pc.max(genuine["tx_amount"]).as_py() <= 220
+    compromised = simulated.filter(pc.equal(simulated["tx_fraud_scenario"], 3))
+    assert pc.mean(compromised["tx_amount"]).as_py() > CARD_FRAUD_FACTOR / 2 * pc.mean(genuine["tx_amount"]).as_py()
+
+
+def test_labels_are_a_late_source_and_transactions_do_not_know_them(simulated: pa.Table) -> None:
+    files = list(daily_files(simulated, timedelta(days=7)))
+    transactions = [day for source, day, _ in files if source == "transactions"]
+    labels = [day for source, day, _ in files if source == "fraud_labels"]
+    assert len(transactions) == 60
+    assert max(labels) == max(transactions) - timedelta(days=7)
+    assert all("fraud" not in name for source, _, table in files for name in table.column_names if source == "transactions")
+    assert sum(table.num_rows for source, _, table in files if source == "transactions") == simulated.num_rows
