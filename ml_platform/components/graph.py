@@ -1,11 +1,13 @@
 """What all assets share: keys, the daily calendar, how they follow each other, and how they report."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, ClassVar, Self
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, load_catalog
@@ -120,20 +122,21 @@ def make_days(
         outcomes.append(make(day))
         state = "broken" if outcomes[-1].broken else "made"
         context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
-    if len(outcomes) > 1:
-        _report_each_day(context, key, outcomes)
-    yield from _summarized(outcomes)
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
+    made = [outcome for outcome in outcomes if outcome.metadata is not None]
     if not broken:
-        for outcome in outcomes:
+        for outcome in made:
             context.add_asset_metadata(dict(outcome.metadata or {}), partition_key=outcome.day.isoformat())
-        yield dg.MaterializeResult()
+        # With the checks inside, they are recorded as checks of this materialization and not of the one before.
+        yield dg.MaterializeResult(check_results=list(_summarized(outcomes)))
+        _report_each_day(context, key, outcomes)
         return
-    for outcome in outcomes:
-        if outcome.metadata is not None:
-            context.log_event(
-                dg.AssetMaterialization(asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata))
-            )
+    for outcome in made:
+        context.log_event(
+            dg.AssetMaterialization(asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {}))
+        )
+    yield from _summarized(outcomes)
+    _report_each_day(context, key, outcomes)
     reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
     raise dg.Failure(
         f"{key}: {len(broken)} of {len(outcomes)} days are broken and were not written. " + " | ".join(reasons[:5]),
@@ -142,8 +145,18 @@ def make_days(
 
 
 def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list[DayOutcome]) -> None:
-    """Record every check per partition: Dagster itself records one result for a whole range."""
+    """Record every check per partition, if there are several: Dagster itself records one result for a whole range."""
+    if len(outcomes) == 1:
+        return
+    days = {outcome.day.isoformat() for outcome in outcomes}
+    latest = context.instance.get_latest_storage_id_by_partition(
+        asset_key(key), dg.DagsterEventType.ASSET_MATERIALIZATION, days
+    )
+    now = time.time()
     for outcome in outcomes:
+        day = outcome.day.isoformat()
+        # A result counts only as long as it is about the partition's latest materialization.
+        target = AssetCheckEvaluationTargetMaterializationData(latest[day], context.run_id, now) if day in latest else None
         for check in outcome.checks:
             context.log_event(
                 dg.AssetCheckEvaluation(
@@ -154,7 +167,8 @@ def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list
                     severity=check.severity,
                     description=check.description or None,
                     blocking=check.severity == dg.AssetCheckSeverity.ERROR,
-                    partition=outcome.day.isoformat(),
+                    partition=day,
+                    target_materialization_data=target,
                 )
             )
 

@@ -147,13 +147,15 @@ def make_training_set(
     )
     leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
     words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
-    yield CheckOutcome(NO_FUTURE, not leaked.found, words).result()
     landed = lake.dataset(rows, used.days).count_rows()
     lost = landed - table.num_rows
-    yield CheckOutcome(
-        ROWS_LABELLED, lost == 0, f"{lost:,} of {landed:,} rows have no label", severity=dg.AssetCheckSeverity.WARN
-    ).result()
+    lost_words = f"{lost:,} of {landed:,} rows have no label"
+    checks = [
+        CheckOutcome(NO_FUTURE, not leaked.found, words).result(),
+        CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
+    ]
     if leaked.found:
+        yield from checks
         raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
 
     inputs = current_inputs(lake, training_needs(catalog, spec, training_date)) or []
@@ -168,7 +170,8 @@ def make_training_set(
             "validation": f"{used.validation[0]} to {used.validation[1]}",
             "input_partitions": len(inputs),
             "content_hash": manifest.content_hash,
-        }
+        },
+        check_results=checks,
     )
 
 
@@ -242,7 +245,7 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         deps=[dependency(keys.candidate(spec.name)), dependency(keys.training_set(spec.name))],
         # Not blocking: a candidate that is not good enough is a normal day, and the run stays green.
         check_specs=[
-            dg.AssetCheckSpec(gate.name, asset=asset_key(key), partitions_def=common["partitions_def"])
+            dg.AssetCheckSpec(gate.name, asset=asset_key(key), partitions_def=common["partitions_def"], description=gate.sentence)
             for gate in spec.gates
         ],
         required_resource_keys={"lake", "registry", tracking_key(spec)},
@@ -250,15 +253,13 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         description="What the candidate, and the champion on the same rows, are worth. The gates are its checks.",
         **common,
     )
-    def evaluation(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+    def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake, registry = context.resources.lake, context.resources.registry
         mlflow = getattr(context.resources, tracking_key(spec))
         with step_of(mlflow):
             report, png = make_report(spec, training_date_of(context), lake, registry)
             mlflow.log_metrics({f"validation_{name}": value for name, value in report.metrics.items()})
-            gates = judge(spec.gates, report)
-            yield from (_gate_outcome(gate).result() for gate in gates)
-            yield _evaluation_result(report, gates, png)
+            return _evaluation_result(report, judge(spec.gates, report), png)
 
     return evaluation
 
@@ -313,7 +314,8 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
             "champion": champion,
             "bundle_digest": report.bundle_digest,
             "curves": dg.MetadataValue.md(f"![curves](data:image/png;base64,{base64.b64encode(png).decode()})"),
-        }
+        },
+        check_results=[_gate_outcome(gate).result() for gate in gates],
     )
 
 

@@ -189,6 +189,19 @@ class GateSpec(Spec):
             return f"beats_champion_on_{self.metric}"
         return f"{self.metric}_is_above_minimum" if self.min is not None else f"{self.metric}_is_below_maximum"
 
+    @property
+    def sentence(self) -> str:
+        """The gate in words, with its limit."""
+        if self.check == "no_null_predictions":
+            return "Every prediction is a finite number."
+        subject = {
+            "prediction_latency_p99_ms": "The 99th percentile of a single prediction's latency in ms",
+            "min_class_ratio": "The share of the rarer class among the validation rows",
+        }.get(self.check or "", f"{self.metric} on the validation rows")
+        if self.better_than_champion_by is not None:
+            return f"{subject} is at least {self.better_than_champion_by:g} better than the champion's on the same rows."
+        return f"{subject} is at {f'least {self.min:g}' if self.min is not None else f'most {self.max:g}'}."
+
 
 class ModelSpec(Described):
     task: Literal["binary_classification"] = "binary_classification"

@@ -1,0 +1,76 @@
+import json
+from datetime import date
+
+import numpy as np
+import pytest
+
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import BundleError
+from ml_platform.features.transforms import Transforms
+from ml_platform.registry import bundle
+from ml_platform.training.manifest import training_manifest
+from ml_platform.training.trainers.mlp import MLP
+
+
+@pytest.fixture(scope="session")
+def files(catalog: Catalog) -> dict[str, bytes]:
+    """A tiny but complete bundle of the fraud model."""
+    return make_bundle(catalog)
+
+
+def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
+    spec = catalog.models["fraud_detection"]
+    views = catalog.snapshot_views(spec)
+    expressions = {name: f.expression or "" for view in catalog.request_views(spec) for name, f in view.features.items()}
+    columns = tuple(name for view in views for name in view.features)
+    rng = np.random.default_rng(seed)
+    rows = {name: rng.uniform(0, 10, 64) for name in (*columns, "tx_amount")}
+    rows["tx_datetime"] = np.datetime64("2018-04-01", "us") + rng.integers(0, 10**12, 64).astype("timedelta64[us]")
+    transforms = Transforms.fit(columns, expressions, rows)
+    x, y = transforms.apply(rows), rng.integers(0, 2, 64)
+    trainer = MLP.fit({"hidden": [4], "epochs": 1}, x, y, (x, y), seed, lambda *_: None)
+    manifest = training_manifest(spec, spec.candidates[0], date(2018, 5, 31), [{"name": "a", "version": "b"}], "hash")
+    schema = bundle.InputSchema.of(transforms, catalog.sources["transactions"], views)
+    return bundle.pack(spec, trainer, transforms, schema, {"average_precision": 0.5}, manifest)
+
+
+def test_bundle_has_every_file_of_its_contract(files: dict[str, bytes]) -> None:
+    assert set(files) == {"model.safetensors", "model.json", *bundle.REQUIRED}
+
+
+def test_unpacked_bundle_scores_like_the_fitted_model(files: dict[str, bytes]) -> None:
+    loaded = bundle.unpack(files, "m")
+    row = {name: np.array([default]) for name, default in loaded.schema.features.items()}
+    row |= {"tx_amount": np.array([5.0]), "tx_datetime": np.array(["2018-04-01"], dtype="datetime64[us]")}
+    assert 0 < loaded.score(row)[0] < 1
+    assert loaded.schema.request == {"tx_amount": "float64", "tx_datetime": "timestamp"}
+    assert loaded.schema.entities == ["customer_id", "terminal_id"]
+
+
+def test_same_inputs_give_the_same_digest(catalog: Catalog, files: dict[str, bytes]) -> None:
+    assert bundle.digest_of(make_bundle(catalog)) == bundle.digest_of(files)
+    assert bundle.digest_of(make_bundle(catalog, seed=1)) != bundle.digest_of(files)
+
+
+def test_manifest_names_inputs_code_seed_and_packages(files: dict[str, bytes]) -> None:
+    manifest = json.loads(files[bundle.MANIFEST])
+    assert manifest["inputs"] == [{"name": "a", "version": "b"}]
+    assert {"spec_digest", "code_version", "seed", "packages", "training_set"} <= set(manifest)
+
+
+@pytest.mark.parametrize("name", bundle.REQUIRED)
+def test_missing_file_is_refused_by_name(files: dict[str, bytes], name: str) -> None:
+    with pytest.raises(BundleError, match=f"files are missing: {name}"):
+        bundle.unpack({key: content for key, content in files.items() if key != name}, "m")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "transforms.json", "schema.json", "manifest.json"])
+def test_truncated_file_is_refused(files: dict[str, bytes], name: str) -> None:
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        bundle.unpack({**files, name: files[name][: len(files[name]) // 2]}, "m")
+
+
+def test_tampered_bundle_has_another_digest(files: dict[str, bytes]) -> None:
+    tampered = {**files, "metrics.json": b'{"average_precision": 0.99}'}
+    with pytest.raises(BundleError, match="its files have digest"):
+        bundle.verify(tampered, bundle.digest_of(files), "m")

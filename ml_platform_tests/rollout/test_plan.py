@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ml_platform.evaluation.gates import GateResult
+from ml_platform.registry.versions import Aliases, Version
+from ml_platform.rollout.plan import Hold, Keep, Promote, plan_deployment
+from ml_platform_tests.evaluation.test_gates import REPORT
+
+
+def version(number: int, training_date: str = "2024-01-01") -> Version:
+    return Version("m", str(number), f"digest{number}", training_date, "run", "source")
+
+
+def report(of: Version):  # noqa: ANN201 - a Report
+    return replace(REPORT, bundle_digest=of.digest)
+
+
+PASSED, FAILED = GateResult("good", True, "fine"), GateResult("bad", False, "0.1; at least 0.5 wanted")
+
+
+def test_first_version_is_promoted() -> None:
+    one = version(1)
+    assert plan_deployment(one, Aliases(), report(one), [PASSED]) == Promote(Aliases(champion=one))
+
+
+def test_better_version_replaces_the_champion_which_stays_as_previous() -> None:
+    one, two = version(1), version(2)
+    assert plan_deployment(two, Aliases(champion=one), report(two), [PASSED]) == Promote(Aliases(two, one))
+
+
+def test_failed_gate_holds_with_its_reason() -> None:
+    action = plan_deployment(version(2), Aliases(champion=version(1)), report(version(2)), [PASSED, FAILED])
+    assert action == Hold("bad: 0.1; at least 0.5 wanted")
+
+
+def test_evaluation_of_another_bundle_does_not_count() -> None:
+    assert isinstance(plan_deployment(version(2), Aliases(), report(version(1)), [PASSED]), Hold)
+
+
+def test_champion_is_kept_when_deployed_again() -> None:
+    one = version(1)
+    assert plan_deployment(one, Aliases(champion=one), report(one), [PASSED]) == Keep()
+
+
+def test_backfilled_older_training_does_not_replace_a_newer_champion() -> None:
+    old, new = version(2, "2023-12-01"), version(1, "2024-01-01")
+    action = plan_deployment(old, Aliases(champion=new), report(old), [PASSED])
+    assert isinstance(action, Hold)
+    assert "later than 2023-12-01" in action.reason
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
+def test_whatever_is_deployed_champion_and_previous_always_differ(history: list[tuple[int, bool]]) -> None:
+    """Any history of good and bad versions: one champion at most, never also the previous one, never a bad one."""
+    aliases = Aliases()
+    for number, good in history:
+        one = version(number)
+        action = plan_deployment(one, aliases, report(one), [PASSED if good else FAILED])
+        if isinstance(action, Promote):
+            assert good
+            aliases = action.aliases
+        assert aliases.champion is None or aliases.champion != aliases.previous

@@ -1,0 +1,72 @@
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pytest
+
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.days import start_of
+from ml_platform.core.errors import TrainingError
+from ml_platform.features.views import AS_OF
+from ml_platform.training.training_set import LABEL, SPLIT, assemble, leakage, split_columns
+from ml_platform.training.windows import Windows
+
+WINDOWS = Windows((date(2018, 5, 1), date(2018, 5, 2)), (date(2018, 5, 4), date(2018, 5, 4)))
+STAMP = pa.timestamp("us", tz="UTC")
+
+
+def at(day: int, hour: int = 12) -> datetime:
+    return datetime(2018, 5, day, hour, tzinfo=UTC)
+
+
+def assembled(catalog: Catalog, labels: dict[int, int]) -> pa.Table:
+    view = catalog.views["customer_activity"]
+    rows = pa.table(
+        {
+            "transaction_id": [1, 2, 3],
+            "tx_datetime": pa.array([at(1), at(2), at(4)], STAMP),
+            "customer_id": pa.array([7, 8, 7], pa.int32()),
+            "terminal_id": pa.array([1, 1, 1], pa.int32()),
+            "tx_amount": [10.0, 20.0, 30.0],
+        }
+    )
+    known = pa.table(
+        {
+            "transaction_id": pa.array(list(labels), pa.int64()),
+            "tx_datetime": pa.array([at(1)] * len(labels), STAMP),
+            "is_fraud": pa.array(list(labels.values()), pa.int8()),
+        }
+    )
+    snapshot = pa.table(
+        {"customer_id": pa.array([7, 7], pa.int32()), AS_OF: pa.array([at(1, 0), at(4, 0)], STAMP), **{f: [1.0, 4.0] for f in view.features}}
+    )
+    source = catalog.sources["transactions"]
+    return assemble(rows, source, known, catalog.sources["fraud_labels"], "is_fraud", [view], {view.name: snapshot}, WINDOWS)
+
+
+def test_rows_have_label_features_of_their_day_and_split(catalog: Catalog) -> None:
+    table = assembled(catalog, {1: 0, 2: 1, 3: 1})
+    assert table["transaction_id"].to_pylist() == [1, 2, 3]
+    assert table[LABEL].to_pylist() == [0, 1, 1]
+    assert table[SPLIT].to_pylist() == ["train", "train", "validation"]
+    assert table["customer_mean_amount_30d"].to_pylist() == [1.0, 0.0, 4.0]
+    assert table["customer_days_since_last"].to_pylist() == [1.0, 30.0, 4.0]
+
+
+def test_rows_without_label_are_left_out(catalog: Catalog) -> None:
+    assert assembled(catalog, {1: 0, 3: 1})["transaction_id"].to_pylist() == [1, 3]
+
+
+def test_leakage_is_nothing_in_a_sound_set_and_found_in_a_broken_one(catalog: Catalog) -> None:
+    views = [catalog.views["customer_activity"]]
+    table = assembled(catalog, {1: 0, 2: 1, 3: 1})
+    assert not leakage(table, "tx_datetime", views, 7, start_of(date(2018, 5, 12))).found
+    early = leakage(table, "tx_datetime", views, 7, start_of(date(2018, 5, 11)))
+    assert early.labels_not_yet_known == 1
+    column = "customer_activity__as_of"
+    shifted = table.set_column(table.schema.get_field_index(column), column, pa.array([at(2), None, at(4, 11)], STAMP))
+    assert leakage(shifted, "tx_datetime", views, 7, start_of(date(2018, 5, 12))).features_from_the_future == 1
+
+
+def test_part_with_one_class_only_cannot_be_trained_on(catalog: Catalog) -> None:
+    with pytest.raises(TrainingError, match="validation rows .* have only the label 1.*validation_days"):
+        split_columns(assembled(catalog, {1: 0, 2: 1, 3: 1}), "fraud/candidate")
