@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ml_platform.core import digest, keys
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
+from ml_platform.resources.object_store import client_options
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
@@ -63,17 +64,31 @@ class Manifest:
 
 
 class Lake:
-    def __init__(self, filesystem: pafs.FileSystem, root: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        filesystem: pafs.FileSystem,
+        root: str,
+        clock: Callable[[], datetime],
+        delete: Callable[[str], None] | None = None,
+    ) -> None:
+        """`delete` removes one file, in place of the file system's own way."""
         self.filesystem = filesystem
         self.root = root.rstrip("/")
         self.clock = clock
+        self.delete = delete or filesystem.delete_file
 
     @classmethod
     def at(cls, settings: Settings) -> "Lake":
         """The lake at the address in the settings: a folder, or a bucket behind any S3 endpoint."""
         url = settings.lake_url
+
+        def clock() -> datetime:
+            return datetime.now(UTC)
+
         if not url.startswith("s3://"):
-            return cls(pafs.LocalFileSystem(), str(Path(url.removeprefix("file://")).resolve()), lambda: datetime.now(UTC))
+            return cls(pafs.LocalFileSystem(), str(Path(url.removeprefix("file://")).resolve()), clock)
+        import boto3
+
         # Without this the AWS client sends chunked bodies, which endpoints other than AWS refuse.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         options: dict[str, Any] = {}
@@ -81,9 +96,13 @@ class Lake:
             options["scheme"], options["endpoint_override"] = endpoint.split("://", 1)
         if credentials := settings.s3_credentials:
             options["access_key"], options["secret_key"] = credentials
-        return cls(
-            pafs.S3FileSystem(**options, allow_bucket_creation=True), url.removeprefix("s3://"), lambda: datetime.now(UTC)
-        )
+        client = boto3.client("s3", **client_options(settings))
+
+        def delete(path: str) -> None:  # Arrow's own would put a marker object in place of the file's folder
+            bucket, _, key = path.partition("/")
+            client.delete_object(Bucket=bucket, Key=key)
+
+        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, delete)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -211,7 +230,7 @@ class Lake:
 
     def _delete(self, path: str) -> None:
         try:
-            self.filesystem.delete_file(path)
+            self.delete(path)
         except FileNotFoundError:
             return  # another writer replaced the same version
 

@@ -1,0 +1,168 @@
+"""The server over HTTP, with a registry that says what it is told."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import RegistryError
+from ml_platform.core.settings import Settings
+from ml_platform.registry import bundle
+from ml_platform.registry.versions import Version
+from ml_platform.resources.online_store import OnlineStore
+from ml_platform.serving import app as server
+from ml_platform_tests.conftest import eventually
+from ml_platform_tests.registry.test_bundle import make_bundle
+
+REQUEST = {"tx_amount": 12.5, "tx_datetime": "2018-06-01T10:00:00", "customer_id": 1, "terminal_id": 2}
+
+
+class Told:
+    """A registry with one model, whose champion can be changed, broken or made unreachable."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.bundles = {"1": make_bundle(catalog), "2": make_bundle(catalog, seed=1)}
+        self.champion: str | None = "1"
+        self.down = False
+
+    def champions(self) -> dict[str, Version]:
+        if self.down:
+            raise RegistryError("registry", "down", "wait")
+        if self.champion is None:
+            return {}
+        digest = bundle.digest_of(self.bundles[self.champion])
+        return {"fraud": Version("fraud", self.champion, digest, "2018-05-31", "run", "source")}
+
+    def download(self, version: Version) -> dict[str, bytes]:
+        return self.bundles[version.number]
+
+
+@pytest.fixture
+def registry(catalog: Catalog) -> Told:
+    return Told(catalog)
+
+
+@pytest.fixture
+def client(tmp_path: Path, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    store = OnlineStore(tmp_path / "online_store.db")
+    for view in catalog.snapshot_views():
+        assert view.entity
+        rows = pa.table({view.entity: [1, 2], **{name: [1.0, 2.0] for name in view.features}})
+        store.write(view.name, view.entity, rows, datetime(2018, 6, 1, tzinfo=UTC))
+    monkeypatch.setattr(server.Registry, "at", lambda _: registry)
+    monkeypatch.setattr(server, "SYNCHRONIZE_EVERY", 0.05)
+    with TestClient(server.create_app(Settings(home=tmp_path))) as client:
+        yield client
+
+
+def ready(client: TestClient) -> None:
+    eventually(lambda: client.get("/ready").json()["models"] == ["fraud"])
+
+
+def test_scores_by_id_and_by_full_row_are_the_same(client: TestClient, catalog: Catalog) -> None:
+    ready(client)
+    by_id = client.post("/models/fraud/predict", json={"entities": [REQUEST]}).json()
+    customer, terminal = (catalog.views[name].features for name in ("customer_activity", "terminal_risk"))
+    row = {**REQUEST, **dict.fromkeys(customer, 1.0), **dict.fromkeys(terminal, 2.0)}
+    by_row = client.post("/models/fraud/predict", json={"rows": [row]}).json()
+    assert by_id == by_row
+    assert by_id["version"] == "1"
+    assert 0 < by_id["scores"][0] < 1
+
+
+def test_health_readiness_and_version(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "alive"}
+    ready(client)
+    assert client.get("/ready").json() == {"ready": True, "models": ["fraud"], "refused": []}
+    assert client.get("/version").json()["models"] == {"fraud": "1"}
+    described = client.get("/models/fraud").json()
+    assert described["input"]["entities"] == ["customer_id", "terminal_id"]
+    assert client.get("/models").json() == [described]
+
+
+def test_new_champion_is_taken_without_a_failed_request(client: TestClient, registry: Told) -> None:
+    ready(client)
+    registry.champion = "2"
+    versions = set()
+    while versions != {"1", "2"} and "2" not in versions:
+        answer = client.post("/models/fraud/predict", json={"entities": [REQUEST]})
+        assert answer.status_code == 200
+        versions.add(answer.json()["version"])
+
+
+def test_bad_bundle_is_refused_and_the_old_one_keeps_serving(client: TestClient, registry: Told) -> None:
+    ready(client)
+    registry.bundles["2"] = {**registry.bundles["2"], "model.safetensors": b"junk"}
+    registry.champion = "2"
+    eventually(lambda: "refused" in client.get("/models/fraud").json())
+    described = client.get("/models/fraud").json()
+    assert described["version"] == "1"
+    assert described["refused"]["version"] == "2"
+    assert "cannot be loaded" in described["refused"]["reason"]
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).json()["version"] == "1"
+
+
+def test_registry_that_goes_down_changes_nothing(client: TestClient, registry: Told) -> None:
+    ready(client)
+    registry.down = True
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).status_code == 200
+    assert client.get("/ready").status_code == 200
+
+
+def test_server_is_not_ready_before_it_has_heard_of_the_champions(tmp_path: Path, registry: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.down = True
+    monkeypatch.setattr(server.Registry, "at", lambda _: registry)
+    with TestClient(server.create_app(Settings(home=tmp_path))) as client:
+        assert client.get("/ready").status_code == 503
+
+
+def test_unknown_model_is_404_and_names_what_there_is(client: TestClient) -> None:
+    ready(client)
+    answer = client.post("/models/frau/predict", json={"entities": [REQUEST]})
+    assert answer.status_code == 404
+    assert "there are: fraud" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"entities": []}',
+        b'{"entities": [1]}',
+        b'{"entities": [{}], "rows": [{}]}',
+        b'{"entities": [{}]}',
+        b'{"rows": [{"tx_amount": NaN}]}',
+        b'{"entities": [{"customer_id": {"a": 1}}]}',
+        b'{"entities": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+        b'{"rows": [' + b"{}," * 10_001 + b"{}]}",
+        b"\xff\xfe",
+    ],
+)
+def test_impossible_bodies_are_4xx(client: TestClient, body: bytes) -> None:
+    ready(client)
+    answer = client.post("/models/fraud/predict", content=body, headers={"content-type": "application/json"})
+    assert 400 <= answer.status_code < 500
+
+
+def test_field_that_is_wrong_is_named(client: TestClient) -> None:
+    ready(client)
+    answer = client.post("/models/fraud/predict", json={"entities": [{**REQUEST, "tx_amount": "much"}]})
+    assert answer.status_code == 422
+    assert "row 0, field 'tx_amount'" in answer.json()["detail"]
+
+
+def test_missing_online_store_is_503_for_ids_and_no_trouble_for_full_rows(client: TestClient, tmp_path: Path, catalog: Catalog) -> None:
+    ready(client)
+    for path in tmp_path.glob("online_store.db*"):
+        path.unlink()
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).status_code == 503
+    features = [name for view in catalog.snapshot_views() for name in view.features]
+    row = {"tx_amount": 1.0, "tx_datetime": "2018-06-01", **dict.fromkeys(features, 1.0)}
+    assert client.post("/models/fraud/predict", json={"rows": [row]}).status_code == 200

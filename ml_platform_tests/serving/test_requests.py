@@ -1,0 +1,81 @@
+"""Requests become columns, or an error that names row and field."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ml_platform.core.errors import FeatureError, RequestError
+from ml_platform.registry.bundle import InputSchema, ViewSchema
+from ml_platform.resources.online_store import OnlineStore
+from ml_platform.serving.requests import from_entities, from_rows
+
+SCHEMA = InputSchema({"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", {"clicks": -1.0, "age": 0.0}),))
+ENTITY = {"user": 7, "amount": 5, "at": "2018-04-01T12:00:00"}
+ROW = {"amount": 5.0, "at": "2018-04-01T12:00:00", "clicks": 3, "age": None}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> OnlineStore:
+    store = OnlineStore(tmp_path / "online.db")
+    rows = pa.table({"user": [7, 8], "clicks": pa.array([3.0, None]), "age": [1.0, 2.0]})
+    store.write("activity", "user", rows, datetime(2018, 4, 1, tzinfo=UTC))
+    return store
+
+
+def test_features_are_looked_up_and_unknown_or_null_ones_get_their_defaults(store: OnlineStore) -> None:
+    columns = from_entities(SCHEMA, [ENTITY, {**ENTITY, "user": 8}, {**ENTITY, "user": 99}], store)
+    assert columns["clicks"].tolist() == [3.0, -1.0, -1.0]
+    assert columns["age"].tolist() == [1.0, 2.0, 0.0]
+    assert columns["amount"].tolist() == [5.0, 5.0, 5.0]
+
+
+def test_full_rows_need_no_store_and_null_is_the_default() -> None:
+    columns = from_rows(SCHEMA, [ROW])
+    assert (columns["clicks"].tolist(), columns["age"].tolist()) == ([3.0], [0.0])
+
+
+@pytest.mark.parametrize("text", ["2018-04-01T12:00:00", "2018-04-01T12:00:00Z", "2018-04-01T14:00:00+02:00"])
+def test_times_are_utc_unless_they_say_otherwise(text: str) -> None:
+    assert from_rows(SCHEMA, [{**ROW, "at": text}])["at"][0] == np.datetime64("2018-04-01T12:00:00", "us")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"amount": None}, "amount"),
+        ({"amount": "5"}, "amount"),
+        ({"amount": True}, "amount"),
+        ({"amount": float("nan")}, "amount"),
+        ({"amount": 10**400}, "amount"),
+        ({"amount": [1]}, "amount"),
+        ({"at": "yesterday"}, "at"),
+        ({"at": 5}, "at"),
+        ({"at": "0001-01-01T00:00:00+14:00"}, "at"),
+        ({"clicks": "many"}, "clicks"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_wrong_value_names_row_and_field(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError, match=rf"^row 1, field '{field}'"):
+        from_rows(SCHEMA, [ROW, {**ROW, **change}])
+
+
+@pytest.mark.parametrize("missing", ["amount", "at", "clicks"])
+def test_missing_field_is_named(missing: str) -> None:
+    with pytest.raises(RequestError, match=f"field '{missing}': is missing"):
+        from_rows(SCHEMA, [{key: value for key, value in ROW.items() if key != missing}])
+
+
+@pytest.mark.parametrize("user", [None, 1.5, True, 2**63, [1]])
+def test_impossible_id_is_named(store: OnlineStore, user: Any) -> None:
+    with pytest.raises(RequestError, match="field 'user': must be an id"):
+        from_entities(SCHEMA, [{**ENTITY, "user": user}], store)
+
+
+def test_store_that_cannot_be_read_is_no_reason_for_defaults(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError):
+        from_entities(SCHEMA, [ENTITY], OnlineStore(tmp_path / "nothing.db"))
