@@ -88,7 +88,7 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -57,7 +57,8 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         description="Reports what landed in S3, and starts the raw partitions of every day with new content.",
     )
     def arrival(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[ObjectStore]) -> dg.SensorResult:
-        seen: dict[str, dict[str, str]] = json.loads(context.cursor or "{}")
+        cursor = json.loads(context.cursor or "{}")
+        look, seen = cursor.get("look", 0) + 1, cursor.get("seen", {})
         today = datetime.now(UTC).date()
         events, requests = [], []
         for name, source in catalog.sources.items():
@@ -66,8 +67,10 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
                 context.log.warning(f"{keys.landed(name)}: ignored {problem}")
             seen[name] = found.seen
             events += [_landed(arrival, landing) for arrival in found.new]
-            requests += [_ingest_request(source, first, last, found.run_key(first, last)) for first, last in found.ranges]
-        return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps(seen))
+            requests += [_ingest_request(source, first, last, found.run_key(first, last, look)) for first, last in found.ranges]
+        if not events:
+            return dg.SensorResult(skip_reason="nothing new has landed")
+        return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps({"look": look, "seen": seen}))
 
     return arrival
 
@@ -149,9 +152,11 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
     tags = {"ml_platform/reason": decision.reason}
     if spec.resources.timeout:
         tags[MAX_RUNTIME] = str(seconds(spec.resources.timeout))
-    fingerprint = training_fingerprint(lake, catalog, spec, day)
+    # A failed training is not asked for again until its inputs change; one whose inputs change back is.
+    before = lake.manifest(keys.training_set(spec.name), day)
+    inputs = training_fingerprint(lake, catalog, spec, day)
     return dg.RunRequest(
-        run_key=f"{spec.name}:{day}:{fingerprint}",
+        run_key=f"{spec.name}:{day}:{inputs}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
         asset_selection=model_assets(spec.name),
         tags=tags,

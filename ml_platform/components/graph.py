@@ -16,11 +16,15 @@ from ml_platform.core.settings import load_settings
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
+# What was there before the sensor first looked counts as well; Dagster's own since_last_handled() forgets it.
+_HANDLED = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+_MISSING_FROM_THE_START = dg.AutomationCondition.missing() & dg.AutomationCondition.initial_evaluation()
+
 # A day follows its inputs as soon as all of them are there and settled. Backlogs become one backfill (see automation.py).
 # A partition whose blocking checks failed was never materialized, so that `missing` covers it.
 FOLLOWS_INPUTS = (
     (
-        (dg.AutomationCondition.any_deps_updated() | dg.AutomationCondition.newly_missing()).since_last_handled()
+        (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(_HANDLED)
         & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.any_deps_in_progress()
         & ~dg.AutomationCondition.in_progress()
@@ -156,7 +160,13 @@ def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list
     for outcome in outcomes:
         day = outcome.day.isoformat()
         # A result counts only as long as it is about the partition's latest materialization.
-        target = AssetCheckEvaluationTargetMaterializationData(latest[day], context.run_id, now) if day in latest else None
+        target = (
+            AssetCheckEvaluationTargetMaterializationData(
+                storage_id=latest[day], run_id=context.run.run_id, timestamp=now
+            )
+            if day in latest
+            else None
+        )
         for check in outcome.checks:
             context.log_event(
                 dg.AssetCheckEvaluation(

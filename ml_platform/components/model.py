@@ -122,7 +122,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
     def training_set(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         lake: Lake = context.resources.lake
         with step_of(getattr(context.resources, tracking_key(spec))) as run_id:
-            yield from make_training_set(spec, catalog, training_date_of(context), lake, run_id, context.run_id)
+            yield from make_training_set(spec, catalog, training_date_of(context), lake, run_id, context.run.run_id)
 
     return training_set
 

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+from dagster_aws.s3 import S3Resource
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
-from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.object_store import ObjectStore, client_options
 from ml_platform.resources.online_store import OnlineStore
 from ml_platform.resources.registry import Registry
 
 
-@dg.resource(required_resource_keys={"s3"}, description="The landing bucket (ML_PLATFORM_LANDING).")
-def landing(context: dg.InitResourceContext) -> ObjectStore:
-    return ObjectStore(context.resources.s3, load_settings().landing)
+@dg.resource(description="The landing bucket (ML_PLATFORM_LANDING), through dagster-aws.")
+def landing() -> ObjectStore:
+    settings = load_settings()
+    return ObjectStore(S3Resource(**client_options(settings)).get_client(), settings.landing)
 
 
 @dg.resource(description="The lake (ML_PLATFORM_LAKE).")
@@ -39,41 +42,37 @@ def model_server() -> ModelServer:
 
 
 def mlflow_resource(experiment: str) -> dg.ResourceDefinition:
-    """dagster-mlflow's resource: one MLflow run for all steps of a Dagster run. Imported only when a step starts."""
+    """dagster-mlflow's MLflow run for all steps of a Dagster run. MLflow is imported only when a step starts."""
 
-    @dg.resource(description=f"MLflow run of this Dagster run, in the experiment {experiment}.")
-    def mlflow_run(context: dg.InitResourceContext) -> Iterator[Any]:
-        from dagster_mlflow import mlflow_tracking
+    @dg.resource(description=f"MLflow run of this Dagster run, in the experiment {experiment}, through dagster-mlflow.")
+    def mlflow_run(context: dg.InitResourceContext) -> Any:
+        from dagster_mlflow.resources import MlFlow
 
-        configured = dg.build_init_resource_context(
-            config={"experiment_name": experiment, "mlflow_tracking_uri": load_settings().mlflow_url, "env": {}, "extra_tags": {}},
-            instance=context.instance,
+        assert context.run is not None, "steps run in a run"
+        run = SimpleNamespace(
+            log=context.log,
+            dagster_run=context.run,
+            run_id=context.run.run_id,
+            resource_config={"experiment_name": experiment, "mlflow_tracking_uri": load_settings().mlflow_url},
         )
-        # The built context knows no run; dagster-mlflow ties the MLflow run to the run of the real one.
-        yield from mlflow_tracking.resource_fn(_OfRun(configured.resource_config, context))
+        mlflow = MlFlow(run)
+        mlflow.mlflow_run_id = mlflow.active_run().info.run_id  # left empty by MlFlow if it made the run itself
+        return mlflow
 
     return mlflow_run
 
 
-class _OfRun:
-    """An init context with this resource config and another context's run."""
-
-    def __init__(self, resource_config: Any, context: dg.InitResourceContext) -> None:
-        self.resource_config = resource_config
-        self.log = context.log
-        self.dagster_run = context.dagster_run
-        self.run_id = context.run_id
-
-
 @contextmanager
 def step_of(mlflow: Any) -> Iterator[str]:
-    """Close the MLflow run with the step's own outcome; yields the MLflow run's id.
+    """A step's part of the MLflow run, which ends as the step does; yields the MLflow run's id.
 
     Left to itself the run of a failed step would end as FINISHED: dagster-mlflow unregisters `mlflow.end_run`, but MLflow
     registers another function at exit.
     """
+    if mlflow.active_run() is None:  # steps and retries in one process share the resource
+        mlflow.start_run(run_id=mlflow.mlflow_run_id)
     try:
-        yield mlflow.active_run().info.run_id
+        yield mlflow.mlflow_run_id
     except BaseException:
         mlflow.end_run("FAILED")
         raise

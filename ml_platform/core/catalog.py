@@ -6,7 +6,7 @@ line and the nearest valid name before Dagster sees the file.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +54,9 @@ class Catalog:
         return self.sources[model.label.source].delay_days
 
     def view_start(self, view: FeatureViewSpec) -> date:
-        return min(self.sources[source].start_date for source in view.inputs)
+        """The first day at whose start some row of the view's inputs is known."""
+        inputs = [self.sources[source] for source in view.inputs]
+        return min(source.start_date + timedelta(days=source.delay_days + 1) for source in inputs)
 
 
 @lru_cache(maxsize=8)

@@ -61,10 +61,14 @@ class Arrivals:
         """The new days as the fewest gapless ranges: one run each."""
         return consecutive_ranges(arrival.day for arrival in self.new)
 
-    def run_key(self, first: date, last: date) -> str:
-        """Names the content that a run is for: the same content never runs twice, changed content always does."""
+    def run_key(self, first: date, last: date, look: int) -> str:
+        """Names a run by its content and by the look that found it.
+
+        A look that is repeated, because its outcome was lost, asks for the same run; content that comes back after it had
+        been overwritten is found by another look, and runs again.
+        """
         within = sorted((a.source, a.day.isoformat(), a.fingerprint) for a in self.new if first <= a.day <= last)
-        return f"{within[0][0]}:{first}:{last}:{digest.of_json(within)[:16]}"
+        return f"{within[0][0]}:{first}:{last}:{digest.of_json(within)[:16]}:{look}"
 
 
 def day_prefix(source: str, day: date) -> str:

@@ -1,11 +1,9 @@
 """Where the outside is, and how steps are executed; both follow the environment."""
 
 import dagster as dg
-from dagster_aws.s3 import S3Resource
 
 from ml_platform.components import resources as adapters
 from ml_platform.core.settings import Settings, load_settings
-from ml_platform.resources.object_store import client_options
 
 
 def executor(settings: Settings) -> dg.ExecutorDefinition:
@@ -21,15 +19,13 @@ def executor(settings: Settings) -> dg.ExecutorDefinition:
 
 @dg.definitions
 def resources() -> dg.Definitions:
-    settings = load_settings()
     return dg.Definitions(
         resources={
-            "s3": S3Resource(**client_options(settings)),
             "landing": adapters.landing,
             "lake": adapters.lake,
             "store": adapters.online_store,
             "registry": adapters.registry,
             "server": adapters.model_server,
         },
-        executor=executor(settings),
+        executor=executor(load_settings()),
     )

@@ -27,18 +27,13 @@ def customer_activity(transactions: ViewInput) -> ir.Table:
     )
 
 
-def terminal_risk(transactions: ViewInput, fraud_labels: ViewInput | None = None) -> ir.Table:
+def terminal_risk(transactions: ViewInput, fraud_labels: ViewInput) -> ir.Table:
     """Per terminal: traffic over the last days, and frauds over the last days whose labels are known."""
     rows = transactions.table
     traffic = rows.group_by("terminal_id").agg(
         **{f"terminal_transactions_{d}d": transactions.since(d).sum() for d in WINDOWS},
         terminal_mean_amount_30d=rows.tx_amount.mean(where=transactions.since(30)),
     )
-    if fraud_labels is None:  # no label is known yet: every feature below gets its default
-        unknown = ibis.null().cast("float64")
-        names = [*(f"terminal_fraud_share_{d}d" for d in WINDOWS), "terminal_frauds_30d", "terminal_days_since_fraud"]
-        return traffic.mutate(**dict.fromkeys(names, unknown))
-
     labelled = rows.inner_join(fraud_labels.table.select("transaction_id", "is_fraud"), "transaction_id")
     fraud, now = labelled.is_fraud.cast("float64"), ibis.literal(transactions.known_until)
     last_fraud = labelled.tx_datetime.max(where=labelled.is_fraud == 1)

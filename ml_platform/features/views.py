@@ -13,6 +13,7 @@ from ml_platform.core.days import day_range, start_of
 from ml_platform.core.errors import FeatureError
 from ml_platform.core.imports import load_object
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
+from ml_platform.data.contract import arrow_schema
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -73,7 +74,8 @@ def compute_snapshot(
     """The view's rows as of the start of `day`.
 
     Args:
-        tables: by source name, the raw rows of exactly `input_days`. A source without any known day yet is left out.
+        tables: by source name, the raw rows of exactly `input_days`. A source left out has no known day yet; the view's
+            function gets it without rows.
 
     Returns:
         Columns entity, `as_of` (timestamp[us, UTC]), and the declared features without nulls; sorted by entity.
@@ -83,9 +85,12 @@ def compute_snapshot(
     """
     function: Callable[..., ir.Table] = load_object(view.function or "", "function")
     inputs = {
-        name: ViewInput(as_table(tables[name]), sources[name].event_time, known_until(sources[name], day))
+        name: ViewInput(
+            as_table(tables[name] if name in tables else arrow_schema(sources[name]).empty_table()),
+            sources[name].event_time,
+            known_until(sources[name], day),
+        )
         for name in view.inputs
-        if name in tables
     }
     expression = function(**inputs)
     subject = keys.partition(keys.feature_view(view.name), day)

@@ -33,11 +33,12 @@ def test_backlog_is_the_fewest_ranges() -> None:
     assert found.ranges == [(date(2024, 1, 1), date(2024, 1, 3)), (date(2024, 1, 10), date(2024, 1, 10))]
 
 
-def test_run_key_names_the_content() -> None:
+def test_run_key_names_content_and_look() -> None:
     one = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "a")], {}, FIRST, LAST)
     two = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "b")], {}, FIRST, LAST)
     day = date(2024, 1, 1)
-    assert one.run_key(day, day) != two.run_key(day, day)
+    assert one.run_key(day, day, 1) == one.run_key(day, day, 1)
+    assert len({one.run_key(day, day, 1), two.run_key(day, day, 1), one.run_key(day, day, 2)}) == 3
 
 
 @pytest.mark.parametrize(

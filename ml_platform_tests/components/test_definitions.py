@@ -1,0 +1,160 @@
+"""The graph as Dagster sees it: a change of keys, dependencies, groups or checks is a change of this test."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster_k8s.job import get_user_defined_k8s_config
+
+from ml_platform.core.settings import Settings
+from ml_platform.data.contract import CHECKS
+from ml_platform.definitions import defs
+
+ROOT = Path(__file__).parents[2]
+NEVER_IMPORTED = ("torch", "pandas", "mlflow", "ibis", "duckdb", "kubernetes", "sklearn", "pandera", "feast")
+
+
+@pytest.fixture(scope="module")
+def graph() -> AssetGraph:
+    return defs.resolve_asset_graph()
+
+
+def name(key: dg.AssetKey) -> str:
+    return key.to_user_string()
+
+
+def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
+    found = {name(key): sorted(map(name, graph.get(key).parent_keys)) for key in graph.get_all_asset_keys()}
+    features = ["features/customer_activity", "features/terminal_risk"]
+    raw = ["fraud_labels/raw", "transactions/raw"]
+    assert found == {
+        "transactions/landed": [],
+        "transactions/raw": ["transactions/landed"],
+        "fraud_labels/landed": [],
+        "fraud_labels/raw": ["fraud_labels/landed"],
+        "features/customer_activity": ["transactions/raw"],
+        "features/terminal_risk": raw,
+        "features/online_store": features,
+        "fraud_detection/training_set": features + raw,
+        "fraud_detection/candidate": ["fraud_detection/training_set"],
+        "fraud_detection/evaluation": ["fraud_detection/candidate", "fraud_detection/training_set"],
+        "fraud_detection/model_version": ["fraud_detection/candidate", "fraud_detection/evaluation"],
+        "fraud_detection/deployment": ["fraud_detection/evaluation", "fraud_detection/model_version"],
+    }
+
+
+def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
+    found: dict[str, set[str]] = {}
+    for key in graph.asset_check_keys:
+        found.setdefault(name(key.asset_key), set()).add(key.name)
+    assert found == {
+        "transactions/raw": set(CHECKS),
+        "fraud_labels/raw": set(CHECKS),
+        "fraud_detection/training_set": {"no_future_information", "every_row_has_a_label"},
+        "fraud_detection/evaluation": {
+            "average_precision_is_above_minimum",
+            "roc_auc_is_above_minimum",
+            "beats_champion_on_average_precision",
+            "no_null_predictions",
+            "prediction_latency_is_within_limit",
+            "class_ratio_is_above_minimum",
+        },
+    }
+
+
+def test_groups_are_owners_and_everything_has_a_stage_and_a_description(graph: AssetGraph) -> None:
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.group_name == key.path[0]
+        assert node.tags["stage"]
+        assert node.description
+
+
+def test_sensors(graph: AssetGraph) -> None:
+    assert {sensor.name for sensor in defs.sensors or ()} == {"arrival_sensor", "freshness_sensor", "retrain_sensor"}
+
+
+def test_features_of_a_day_need_exactly_the_raw_days_before_it(graph: AssetGraph) -> None:
+    mapping = graph.get(dg.AssetKey(["features", "terminal_risk"])).partition_mappings
+    assert mapping[dg.AssetKey(["transactions", "raw"])] == dg.TimeWindowPartitionMapping(
+        start_offset=-37, end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
+    assert mapping[dg.AssetKey(["fraud_labels", "raw"])] == dg.TimeWindowPartitionMapping(
+        start_offset=-37, end_offset=-8, allow_nonexistent_upstream_partitions=True
+    )
+
+
+def test_training_step_carries_its_resources_wherever_it_is_started_from() -> None:
+    tags = defs.resolve_assets_def(dg.AssetKey(["fraud_detection", "candidate"])).op.tags
+    assert json.loads(tags["dagster-k8s/config"])["container_config"]["resources"] == {
+        "requests": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
+    }
+    config = get_user_defined_k8s_config(tags)
+    assert config.job_spec_config == {"active_deadline_seconds": 14_400}
+    assert config.pod_spec_config["affinity"]
+
+
+def test_k8s_executor_is_chosen_by_the_environment() -> None:
+    from ml_platform.defs.resources import executor
+
+    assert executor(Settings(executor="k8s")).name == "k8s"
+    assert executor(Settings(executor="in_process")).name == "in_process"
+    assert executor(Settings()).name == "multiprocess"
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(cwd)}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_heavy_libraries_are_not_imported_while_definitions_load() -> None:
+    found = python(f"import ml_platform.definitions, sys; print([m for m in {NEVER_IMPORTED} if m in sys.modules])", ROOT)
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project to drop files into."""
+    shutil.copytree(ROOT / "ml_platform", tmp_path / "ml_platform", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+SECOND_MODEL = """\
+type: ml_platform.components.Model
+attributes:
+  name: second_model
+  entity_rows: transactions
+  label: {source: fraud_labels, column: is_fraud}
+  features: [terminal_risk]
+  candidates: [{trainer: mlp}]
+"""
+
+
+def test_second_model_is_one_new_file(project: Path) -> None:
+    path = project / "ml_platform" / "defs" / "models" / "second_model" / "defs.yaml"
+    path.parent.mkdir()
+    path.write_text(SECOND_MODEL)
+    code = (
+        "from ml_platform.definitions import defs\n"
+        "import ml_platform; print(ml_platform.__file__)\n"
+        "print(sorted(k.to_user_string() for k in defs.resolve_all_asset_keys() if k.path[0] == 'second_model'))"
+    )
+    found = python(code, project)
+    assert str(project) in found.stdout, found.stderr
+    nouns = ["candidate", "deployment", "evaluation", "model_version", "training_set"]
+    assert str([f"second_model/{noun}" for noun in nouns]) in found.stdout
+
+
+def test_typo_in_a_model_file_is_reported_with_file_line_and_the_valid_name(project: Path) -> None:
+    path = project / "ml_platform" / "defs" / "models" / "fraud_detection" / "defs.yaml"
+    path.write_text(path.read_text().replace("  training:", "  trainig:"))
+    found = python("import ml_platform.definitions", project)
+    assert f"{path}:10: unknown key `trainig`; did you mean `training`?" in found.stderr

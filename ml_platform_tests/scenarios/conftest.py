@@ -1,0 +1,153 @@
+"""A whole platform in one process: real S3, MLflow and model server; the sensors' ticks are called instead of awaited."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+
+from ml_platform.core.settings import Settings, load_settings
+from ml_platform.definitions import defs
+from ml_platform.local.producer import DailyFile, land, simulated
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.model_server import ModelServer
+from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.registry import Registry
+from ml_platform_tests.conftest import FIRST_DAY, free_port, server
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dataclass
+class Platform:
+    """What a user has in front of them; `tick` and `settle` stand in for the daemon's clock."""
+
+    settings: Settings
+    instance: dg.DagsterInstance
+    landing: ObjectStore
+    lake: Lake
+    registry: Registry
+    server: ModelServer
+    arrival_cursor: str | None = None
+    freshness_cursor: Any = None
+    run_keys: set[str] = field(default_factory=set)
+
+    def land(self, files: list[DailyFile]) -> None:
+        list(land(files, self.landing))
+
+    def arrivals(self) -> list[dg.RunRequest]:
+        """One tick of the arrival sensor: records its events, returns what it asks for."""
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.arrival_cursor, definitions=defs, resources={"landing": self.landing}
+        )
+        result = defs.resolve_sensor_def("arrival_sensor")(context)
+        assert isinstance(result, dg.SensorResult)
+        self.arrival_cursor = result.cursor or self.arrival_cursor
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return self._unseen(result.run_requests or [])
+
+    def trainings(self) -> list[dg.RunRequest]:
+        """One tick of the retrain sensor."""
+        context = dg.build_sensor_context(instance=self.instance, definitions=defs, resources={"lake": self.lake})
+        return self._unseen([r for r in defs.resolve_sensor_def("retrain_sensor")(context) or () if isinstance(r, dg.RunRequest)])
+
+    def _unseen(self, requests: Any) -> list[dg.RunRequest]:
+        fresh = [request for request in requests if request.run_key not in self.run_keys]
+        self.run_keys |= {request.run_key for request in fresh}
+        return fresh
+
+    def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        return self.materialize(request.asset_selection or [], request.partition_key, dict(request.tags))
+
+    def materialize(self, keys: Any, partition: str | None = None, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
+        repository = defs.get_repository_def()
+        return dg.materialize(
+            list({id(a): a for a in repository.assets_defs_by_key.values()}.values()),
+            selection=list(keys),
+            partition_key=partition,
+            tags=tags,
+            instance=self.instance,
+            raise_on_error=False,
+        )
+
+    def refresh(self) -> int:
+        """One tick of the freshness sensor, its backfills run as ranges; returns how many partitions it asked for."""
+        selection = dg.AssetSelection.groups("features")
+        result = dg.evaluate_automation_conditions(defs, self.instance, asset_selection=selection, cursor=self.freshness_cursor)
+        self.freshness_cursor = result.cursor
+        for key in (dg.AssetKey(["features", name]) for name in ("customer_activity", "terminal_risk")):
+            if days := sorted(result.get_requested_partitions(key)):
+                assert self.materialize([key], tags={RANGE_START: days[0], RANGE_END: days[-1]}).success
+        if result.get_num_requested(dg.AssetKey(["features", "online_store"])):
+            assert self.materialize([dg.AssetKey(["features", "online_store"])]).success
+        return result.total_requested
+
+    def settle(self) -> list[dg.ExecuteInProcessResult]:
+        """Tick everything until nothing is asked for any more; returns the runs of arrivals and trainings."""
+        results = []
+        for _ in range(20):
+            requests = self.arrivals()
+            results += [self.run(request) for request in requests]
+            refreshed = self.refresh()
+            trainings = [] if refreshed else self.trainings()
+            results += [self.run(request) for request in trainings]
+            if not requests and not refreshed and not trainings:
+                return results
+        raise AssertionError("it never settled")
+
+    def checks(self, key: str, day: date) -> dict[str, bool]:
+        """The latest result of every check of one partition, as Dagster's storage has it."""
+        storage = self.instance.event_log_storage
+        results = {}
+        for check in defs.resolve_asset_graph().asset_check_keys:
+            if check.asset_key.to_user_string() == key:
+                history = storage.get_asset_check_execution_history(check, limit=500)
+                of_day = [r for r in history if r.partition == day.isoformat() and r.event]
+                if of_day:
+                    results[check.name] = of_day[0].status.value == "SUCCEEDED"
+        return results
+
+    def predict(self, body: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(f"{self.server.url}/models/fraud_detection/predict", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def problems(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Why a run failed; nothing if it did not."""
+    data = [event.event_specific_data for event in result.all_events if event.is_failure]
+    errors = [getattr(one, "error", None) for one in data]
+    return [str(error.to_string()) if error else "failed" for error in errors]
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator[Platform]:
+    """An empty platform of a test module's own."""
+    folder: Path = tmp_path_factory.mktemp("platform")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ML_PLATFORM_HOME", str(folder))
+        patch.setenv("ML_PLATFORM_S3_PORT", str(s3_port))
+        patch.setenv("ML_PLATFORM_LANDING", f"s3://landing-{folder.name}")
+        patch.setenv("ML_PLATFORM_MODEL_SERVER_PORT", str(free_port()))
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(folder)  # MLflow without a server keeps artifacts in the working directory
+        settings = load_settings()
+        landing = ObjectStore.at(settings)
+        landing.ensure_bucket()
+        registry = Registry.at(settings)
+        assert registry.champions() == {}  # which creates the database before two processes use it
+        command = [sys.executable, "-m", "ml_platform.serving.main"]
+        with server(command, f"{settings.model_server_url}/health", folder / "server.log"), dg.DagsterInstance.local_temp(str(folder)) as instance:
+            yield Platform(settings, instance, landing, Lake.at(settings), registry, ModelServer.at(settings))
+
+
+@pytest.fixture(scope="session")
+def demo_files() -> list[DailyFile]:
+    """The demo's 60 days: the smallest population whose model passes its gates comfortably."""
+    return simulated(60, 2_000, FIRST_DAY, 7, timedelta(days=7))

@@ -1,0 +1,111 @@
+"""Bad files: the partition is not written, the check says why, the landed object stays, and other days go on."""
+
+import io
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from ml_platform.local.producer import DailyFile
+from ml_platform_tests.scenarios.conftest import Platform
+
+
+def parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def unreadable(table: pa.Table) -> bytes:
+    return parquet(table)[:-100]
+
+
+def missing_column(table: pa.Table) -> bytes:
+    return parquet(table.drop_columns(["tx_amount"]))
+
+
+def wrong_type(table: pa.Table) -> bytes:
+    return parquet(table.set_column(4, "tx_amount", pc.cast(table["tx_amount"], pa.string())))
+
+
+def duplicate_id(table: pa.Table) -> bytes:
+    return parquet(pa.concat_tables([table, table.slice(0, 1)]))
+
+
+def other_day(table: pa.Table) -> bytes:
+    times = pc.add(table["tx_datetime"], pa.scalar(timedelta(days=1)))
+    return parquet(pa.concat_tables([table.slice(1), table.set_column(1, "tx_datetime", times.cast(pa.timestamp("us", tz="UTC"))).slice(0, 1)]))
+
+
+BAD: list[tuple[Callable[[pa.Table], bytes], str]] = [
+    (unreadable, "objects_are_readable"),
+    (missing_column, "schema_conforms"),
+    (wrong_type, "schema_conforms"),
+    (duplicate_id, "keys_are_unique"),
+    (other_day, "event_times_are_in_partition"),
+]
+
+
+@pytest.fixture(scope="module")
+def week(platform: Platform, demo_files: list[DailyFile]) -> Platform:
+    """Seven days land at once; days 2 to 6 are bad, each in its own way."""
+    transactions = [file for file in demo_files if file[0] == "transactions"][:7]
+    platform.land([transactions[0], transactions[6]])
+    for (make_bad, _), (_, day, table) in zip(BAD, transactions[1:6], strict=True):
+        platform.landing.write(f"transactions/{day}/transactions.parquet", make_bad(table))
+    (result,) = [platform.run(request) for request in platform.arrivals()]
+    assert not result.success
+    return platform
+
+
+def test_good_days_of_the_same_run_are_there_and_recorded(week: Platform) -> None:
+    assert week.lake.days("transactions/raw") == [date(2018, 4, 1), date(2018, 4, 7)]
+    assert week.instance.get_materialized_partitions(dg.AssetKey(["transactions", "raw"])) == {"2018-04-01", "2018-04-07"}
+    assert set(week.checks("transactions/raw", date(2018, 4, 7)).values()) == {True}
+
+
+@pytest.mark.parametrize(("number", "check"), [(n, check) for n, (_, check) in enumerate(BAD)])
+def test_bad_day_is_not_written_and_its_check_is_red_with_reason_and_sample(week: Platform, number: int, check: str) -> None:
+    day = date(2018, 4, 2 + number)
+    assert week.lake.manifest("transactions/raw", day) is None
+    assert not list((week.settings.home / "lake").rglob(f"date={day}/*"))
+    assert week.checks("transactions/raw", day)[check] is False
+    assert [o.key for o in week.landing.objects(f"transactions/{day}/")] == [f"transactions/{day}/transactions.parquet"]
+    evaluation = latest(week, check, day)
+    assert evaluation.description
+    assert evaluation.metadata["offending"].value >= 1
+    assert "|" in evaluation.metadata["sample"].value
+
+
+def latest(platform: Platform, check: str, day: date):  # noqa: ANN201 - Dagster's evaluation
+    key = dg.AssetCheckKey(dg.AssetKey(["transactions", "raw"]), check)
+    history = platform.instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    record = next(r for r in history if r.partition == day.isoformat() and r.event)
+    return record.event.dagster_event.event_specific_data
+
+
+def test_mended_file_is_noticed_and_makes_its_day(week: Platform, demo_files: list[DailyFile]) -> None:
+    _, day, table = [file for file in demo_files if file[0] == "transactions"][1]
+    week.landing.write(f"transactions/{day}/transactions.parquet", parquet(table))
+    (request,) = week.arrivals()
+    assert request.partition_key == day.isoformat()
+    assert week.run(request).success
+    assert set(week.checks("transactions/raw", day).values()) == {True}
+
+
+def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_files: list[DailyFile]) -> None:
+    day = date(2018, 4, 1)
+    before = week.lake.require("transactions/raw", day)
+    week.landing.write(f"transactions/{day}/transactions.parquet", b"<html>503</html>")
+    (request,) = week.arrivals()
+    assert not week.run(request).success
+    assert week.lake.require("transactions/raw", day) == before
+    assert week.checks("transactions/raw", day)["objects_are_readable"] is False
+
+
+def test_failed_check_is_not_tried_again(week: Platform) -> None:
+    assert week.arrivals() == []

@@ -1,0 +1,183 @@
+"""The main story: files land, a gated model answers; then the same bytes, a worse candidate, and a server that is gone."""
+
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ml_platform.core.days import ONE_DAY, day_range
+from ml_platform.local.producer import DailyFile
+from ml_platform.resources.model_server import ModelServer
+from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.scenarios.conftest import Platform, problems
+
+MODEL = "fraud_detection"
+TRAINING_DATE = FIRST_DAY + timedelta(days=60)
+
+
+@pytest.fixture(scope="module")
+def deployed(platform: Platform, demo_files: list[DailyFile]) -> Platform:
+    """The platform after 60 days have landed and everything has settled."""
+    platform.land(demo_files)
+    assert [problem for result in platform.settle() for problem in problems(result)] == []
+    return platform
+
+
+def test_every_landed_day_became_a_raw_partition_with_green_checks(deployed: Platform) -> None:
+    days = list(day_range(FIRST_DAY, TRAINING_DATE - ONE_DAY))
+    assert deployed.lake.days("transactions/raw") == days
+    assert deployed.lake.days("fraud_labels/raw") == days[:53]
+    recorded = deployed.instance.get_materialized_partitions(dg.AssetKey(["transactions", "raw"]))
+    assert recorded == {day.isoformat() for day in days}
+    for day in (days[0], days[30], days[-1]):
+        assert set(deployed.checks("transactions/raw", day).values()) == {True}
+        assert len(deployed.checks("transactions/raw", day)) == 6
+
+
+def test_backlog_was_one_range_run_per_source(deployed: Platform) -> None:
+    runs = [run for run in deployed.instance.get_runs() if dg.AssetKey(["transactions", "raw"]) in (run.asset_selection or ())]
+    assert [(run.asset_selection, run.status) for run in deployed.instance.get_runs() if not run.is_success] == []
+    landed = deployed.instance.get_materialized_partitions(dg.AssetKey(["transactions", "landed"]))
+    assert len(landed) == 60
+    assert len(runs) <= 1
+
+
+def test_checks_of_a_range_run_count_for_each_partition(deployed: Platform) -> None:
+    """What the UI shows and automation asks: the check is about the partition's latest materialization."""
+    key = dg.AssetCheckKey(dg.AssetKey(["transactions", "raw"]), "keys_are_unique")
+    infos = {i.partition_key: i for i in deployed.instance.event_log_storage.get_asset_check_partition_info([key])}
+    info = infos["2018-04-20"]
+    assert info.latest_target_materialization_storage_id == info.latest_materialization_storage_id is not None
+
+
+def test_features_exist_as_of_every_day_after_the_first(deployed: Platform) -> None:
+    expected = list(day_range(FIRST_DAY + ONE_DAY, TRAINING_DATE))
+    assert deployed.lake.days("features/customer_activity") == expected
+    assert deployed.lake.days("features/terminal_risk") == expected
+
+
+def test_gates_passed_and_the_version_is_served(deployed: Platform) -> None:
+    assert set(deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE).values()) == {True}
+    champion = deployed.registry.aliases(MODEL).champion
+    assert champion is not None
+    status = deployed.server.status(MODEL)
+    assert status is not None
+    assert status["digest"] == champion.digest
+    assert status["training_date"] == TRAINING_DATE.isoformat()
+
+
+def test_lineage_leads_from_the_served_version_to_landed_objects(deployed: Platform) -> None:
+    champion = deployed.registry.aliases(MODEL).champion
+    assert champion is not None
+    training_set = deployed.lake.require(f"{MODEL}/training_set", date.fromisoformat(champion.training_date))
+    raw = deployed.lake.require("transactions/raw", date(2018, 5, 1))
+    assert ("transactions/raw [2018-05-01]", raw.content_hash) in {(i.name, i.version) for i in training_set.inputs}
+    landed = next(deployed.landing.objects("transactions/2018-05-01/"))
+    assert [(i.name, i.version, i.size) for i in raw.inputs] == [(deployed.landing.url(landed.key), landed.etag, landed.size)]
+
+
+def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -> None:
+    champion = deployed.registry.aliases(MODEL).champion
+    assert champion is not None
+    run = deployed.registry.client.get_run(champion.run_id)
+    training_set = deployed.lake.require(f"{MODEL}/training_set", TRAINING_DATE)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["dagster_run_id"] == training_set.tags["dagster_run_id"]
+    assert len(deployed.registry.client.get_metric_history(champion.run_id, "train_loss")) == int(run.data.params["epochs"])
+    assert run.data.metrics["validation_average_precision"] > 0.55
+
+
+def rows_of(files: list[DailyFile], day: date) -> pa.Table:
+    return next(table for source, file_day, table in files if source == "transactions" and file_day == day)
+
+
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+
+
+def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(deployed: Platform, demo_files: list[DailyFile]) -> None:
+    """Online equals offline: the same rows, looked up by the server and given from the lake, score the same."""
+    requests = rows_of(demo_files, TRAINING_DATE - ONE_DAY).slice(0, 50).drop_columns(["transaction_id"]).to_pylist()
+    by_id = deployed.predict({"entities": [as_json(row) for row in requests]})
+    full = [as_json(row) for row in requests]
+    status = deployed.server.status(MODEL)
+    assert status is not None
+    for view, entity in (("customer_activity", "customer_id"), ("terminal_risk", "terminal_id")):
+        snapshot = {row.pop(entity): row for row in deployed.lake.read_table(f"features/{view}", [TRAINING_DATE]).drop_columns(["as_of"]).to_pylist()}
+        for row in full:
+            row.update(snapshot.get(row[entity], {}))
+    for row in full:
+        for name, default in status["input"]["features"].items():
+            row.setdefault(name, default)
+    by_row = deployed.predict({"rows": full})
+    np.testing.assert_allclose(by_id["scores"], by_row["scores"], atol=1e-9)
+
+
+def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_files: list[DailyFile]) -> None:
+    deployed.land(demo_files[-6:])
+    assert deployed.arrivals() == []
+    assert deployed.settle() == []
+
+
+def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(deployed: Platform) -> None:
+    before = deployed.registry.aliases(MODEL)
+    result = deployed.materialize(
+        [dg.AssetKey([MODEL, noun]) for noun in ("training_set", "candidate", "evaluation", "model_version", "deployment")], "2018-05-30"
+    )
+    assert result.success
+    assert deployed.registry.aliases(MODEL) == before
+
+
+def shuffled_labels(files: list[DailyFile]) -> list[DailyFile]:
+    rng = np.random.default_rng(0)
+    return [
+        (source, day, table.set_column(2, "is_fraud", pa.array(rng.permutation(table["is_fraud"].to_numpy()))))
+        for source, day, table in files
+        if source == "fraud_labels"
+    ]
+
+
+def test_worse_candidate_is_held(deployed: Platform, demo_files: list[DailyFile]) -> None:
+    """Labels are shuffled: the checks on evaluation are red, the run is green, and the old model keeps serving."""
+    before = deployed.registry.aliases(MODEL)
+    deployed.land(shuffled_labels(demo_files))
+    results = deployed.settle()
+
+    training = results[-1]
+    assert training.success
+    materialized = {event.asset_key.path[-1] for event in training.get_asset_materialization_events() if event.asset_key}
+    assert materialized == {"training_set", "candidate", "evaluation"}
+    checks = deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE)
+    assert checks["average_precision_is_above_minimum"] is False
+    assert checks["no_null_predictions"] is True
+    assert deployed.registry.aliases(MODEL) == before
+    status = deployed.server.status(MODEL)
+    assert status is not None
+    assert before.champion is not None
+    assert status["digest"] == before.champion.digest
+
+
+def test_deployment_alone_verifies_the_verdict_again(deployed: Platform) -> None:
+    """Blocking does not hold across runs: a run of deployment only must not deploy what the gates refused."""
+    before = deployed.registry.aliases(MODEL)
+    result = deployed.materialize([dg.AssetKey([MODEL, "model_version"]), dg.AssetKey([MODEL, "deployment"])], TRAINING_DATE.isoformat())
+    assert deployed.registry.aliases(MODEL) == before
+    assert result.get_asset_materialization_events() == []
+
+
+def test_content_that_comes_back_is_trained_again_and_an_absent_server_changes_no_alias(
+    deployed: Platform, demo_files: list[DailyFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The good labels are back and the candidate with them, but nothing listens where the server should be."""
+    before = deployed.registry.aliases(MODEL)
+    deployed.land([file for file in demo_files if file[0] == "fraud_labels"])
+    nowhere = ModelServer("http://127.0.0.1:9")
+    monkeypatch.setattr(ModelServer, "at", lambda _: nowhere)
+    training = deployed.settle()[-1]
+    assert set(deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE).values()) == {True}
+    assert not training.success
+    assert "the model server at http://127.0.0.1:9 does not answer" in " ".join(problems(training))
+    assert deployed.registry.aliases(MODEL) == before
