@@ -45,7 +45,9 @@ def land(
     settings = load_settings()
     files = daily_files(settings, input_folder, _date(first), _date(last), days, customers, seed)
     store = ObjectStore.at(settings)
-    rows = sum(table.num_rows for _, _, table in track(producer.land(files, store), "landing", len(files), console=console))
+    rows = sum(
+        table.num_rows for _, _, table in track(producer.land(files, store), "landing", len(files), console=console)
+    )
     console.print(f"landed {len(files)} files with {rows:,} rows in {settings.landing}")
 
 

@@ -37,7 +37,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(command: list[str], url: str, log: Path, env: dict[str, str] | None = None, timeout: float = 90) -> Iterator[subprocess.Popen]:
+def server(
+    command: list[str], url: str, log: Path, env: dict[str, str] | None = None, timeout: float = 90
+) -> Iterator[subprocess.Popen]:
     """A real server process, from the moment it answers until the end of the block."""
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(env or {})})
@@ -63,7 +65,18 @@ def server(command: list[str], url: str, log: Path, env: dict[str, str] | None =
 
 def s3_command(folder: Path, port: int) -> list[str]:
     key, secret = EMBEDDED_S3_CREDENTIALS
-    return [str(BIN / "rclone"), "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}", "--config", ""]
+    return [
+        str(BIN / "rclone"),
+        "serve",
+        "s3",
+        str(folder),
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--auth-key",
+        f"{key},{secret}",
+        "--config",
+        "",
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +124,8 @@ def settings(tmp_path: Path, s3_port: int, mlflow_url: str) -> Settings:
         home=tmp_path / "home",
         s3_port=s3_port,
         landing=f"s3://{tmp_path.name.replace('_', '-').lower()}-landing",
-        MLFLOW_TRACKING_URI=mlflow_url,
-    )  # type: ignore[call-arg]  # the alias is the variable's name
+        tracking_uri=mlflow_url,
+    )
 
 
 @pytest.fixture

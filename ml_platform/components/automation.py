@@ -67,10 +67,14 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
                 context.log.warning(f"{keys.landed(name)}: ignored {problem}")
             seen[name] = found.seen
             events += [_landed(arrival, landing) for arrival in found.new]
-            requests += [_ingest_request(source, first, last, found.run_key(first, last, look)) for first, last in found.ranges]
+            requests += [
+                _ingest_request(source, first, last, found.run_key(first, last, look)) for first, last in found.ranges
+            ]
         if not events:
             return dg.SensorResult(skip_reason="nothing new has landed")
-        return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps({"look": look, "seen": seen}))
+        return dg.SensorResult(
+            asset_events=events, run_requests=requests, cursor=json.dumps({"look": look, "seen": seen})
+        )
 
     return arrival
 
@@ -113,7 +117,9 @@ def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         minimum_interval_seconds=pace.retrain_interval,
         description="Starts a training when one is due by cadence or by changed inputs, and its inputs are complete.",
     )
-    def retrain(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def retrain(
+        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         busy = assets_in_progress(context.instance)
         reasons = []
         for spec in catalog.models.values():
@@ -143,7 +149,9 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
         return f"waiting for {', '.join(waiting)}"
     trained = {
         day: manifest.tags.get("inputs_fingerprint", "")
-        for day, manifest in lake.manifests(keys.training_set(spec.name), lake.days(keys.training_set(spec.name))).items()
+        for day, manifest in lake.manifests(
+            keys.training_set(spec.name), lake.days(keys.training_set(spec.name))
+        ).items()
     }
     decision = decide(spec, known, lambda day: training_fingerprint(lake, catalog, spec, day), trained)
     if not isinstance(decision, Train):

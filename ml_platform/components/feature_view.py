@@ -41,7 +41,12 @@ def snapshot_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefiniti
     @dg.asset(
         key=asset_key(key),
         deps=[
-            dependency(keys.raw(source), days_back(catalog.sources[source].delay_days + needs.window_days, catalog.sources[source].delay_days + 1))
+            dependency(
+                keys.raw(source),
+                days_back(
+                    catalog.sources[source].delay_days + needs.window_days, catalog.sources[source].delay_days + 1
+                ),
+            )
             for source, needs in view.inputs.items()
         ],
         partitions_def=daily(catalog.view_start(view)),
@@ -83,7 +88,8 @@ def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> D
 
 def _described(view: FeatureViewSpec) -> str:
     features = "\n".join(
-        f"| `{name}` | {feature.type} | {feature.default:g} | {feature.description} |" for name, feature in view.features.items()
+        f"| `{name}` | {feature.type} | {feature.default:g} | {feature.description} |"
+        for name, feature in view.features.items()
     )
     return (
         f"{view.description}\n\nOne row per `{view.entity}`, as of the start of the day; `{view.function}`.\n\n"

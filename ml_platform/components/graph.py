@@ -23,14 +23,11 @@ _MISSING_FROM_THE_START = dg.AutomationCondition.missing() & dg.AutomationCondit
 # A day follows its inputs as soon as all of them are there and settled. Backlogs become one backfill (see automation.py).
 # A partition whose blocking checks failed was never materialized, so that `missing` covers it.
 FOLLOWS_INPUTS = (
-    (
-        (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(_HANDLED)
-        & ~dg.AutomationCondition.any_deps_missing()
-        & ~dg.AutomationCondition.any_deps_in_progress()
-        & ~dg.AutomationCondition.in_progress()
-    )
-    .with_label("inputs have changed and are complete")
-)
+    (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(_HANDLED)
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("inputs have changed and are complete")
 
 
 @dataclass
@@ -45,7 +42,7 @@ class SpecComponent(dg.Component):
         return cls.spec_class
 
     @classmethod
-    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:  # noqa: ARG003 - Dagster's signature
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
         return cls(attributes if attributes is not None else cls.spec_class())
 
 
@@ -137,7 +134,9 @@ def make_days(
         return
     for outcome in made:
         context.log_event(
-            dg.AssetMaterialization(asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {}))
+            dg.AssetMaterialization(
+                asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {})
+            )
         )
     yield from _summarized(outcomes)
     _report_each_day(context, key, outcomes)
@@ -169,7 +168,7 @@ def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list
         )
         for check in outcome.checks:
             context.log_event(
-                dg.AssetCheckEvaluation(
+                dg.AssetCheckEvaluation(  # type: ignore[arg-type]  # Dagster stores it like any other event
                     asset_key=asset_key(key),
                     check_name=check.name,
                     passed=check.passed,

@@ -124,7 +124,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
         with step_of(getattr(context.resources, tracking_key(spec))) as run_id:
             yield from make_training_set(spec, catalog, training_date_of(context), lake, run_id, context.run.run_id)
 
-    return training_set
+    return training_set  # type: ignore[return-value]  # the overload is lost behind **common
 
 
 def make_training_set(
@@ -159,7 +159,11 @@ def make_training_set(
         raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
 
     inputs = current_inputs(lake, training_needs(catalog, spec, training_date)) or []
-    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), "mlflow_run_id": mlflow_run, "dagster_run_id": dagster_run}
+    tags = {
+        "inputs_fingerprint": inputs_fingerprint(inputs),
+        "mlflow_run_id": mlflow_run,
+        "dagster_run_id": dagster_run,
+    }
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
     positives = int(columns_of(table.select([LABEL]))[LABEL].sum())
     yield dg.MaterializeResult(
@@ -192,18 +196,24 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         day, lake = training_date_of(context), context.resources.lake
         mlflow = getattr(context.resources, tracking_key(spec))
         with step_of(mlflow) as run_id:
-            mlflow.log_params({"trainer": spec.candidates[0].trainer, "training_date": day, **spec.candidates[0].params})
+            mlflow.log_params(
+                {"trainer": spec.candidates[0].trainer, "training_date": day, **spec.candidates[0].params}
+            )
 
             def on_epoch(epoch: int, figures: dict[str, float]) -> None:
                 mlflow.log_metrics(figures, step=epoch)
-                context.log.info(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+                context.log.info(
+                    f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                )
 
             return train(spec, catalog, day, lake, run_id, on_epoch)
 
-    return candidate
+    return candidate  # type: ignore[return-value]  # the overload is lost behind **common
 
 
-def train(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any) -> dg.MaterializeResult:
+def train(
+    spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any
+) -> dg.MaterializeResult:
     training_set = lake.require(keys.training_set(spec.name), day)
     files = train_candidate(
         spec,
@@ -221,7 +231,7 @@ def train(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: 
     metrics = json.loads(files[bundle.METRICS])
     return dg.MaterializeResult(
         metadata={
-            **{name: value for name, value in metrics.items()},
+            **metrics,
             "bundle_digest": manifest.content_hash,
             "mlflow_run_id": mlflow_run,
             "files": ", ".join(files),
@@ -245,7 +255,9 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         deps=[dependency(keys.candidate(spec.name)), dependency(keys.training_set(spec.name))],
         # Not blocking: a candidate that is not good enough is a normal day, and the run stays green.
         check_specs=[
-            dg.AssetCheckSpec(gate.name, asset=asset_key(key), partitions_def=common["partitions_def"], description=gate.sentence)
+            dg.AssetCheckSpec(
+                gate.name, asset=asset_key(key), partitions_def=common["partitions_def"], description=gate.sentence
+            )
             for gate in spec.gates
         ],
         required_resource_keys={"lake", "registry", tracking_key(spec)},
@@ -261,7 +273,7 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             mlflow.log_metrics({f"validation_{name}": value for name, value in report.metrics.items()})
             return _evaluation_result(report, judge(spec.gates, report), png)
 
-    return evaluation
+    return evaluation  # type: ignore[return-value]  # the overload is lost behind **common
 
 
 def make_report(spec: ModelSpec, day: date, lake: Lake, registry: Registry) -> tuple[Report, bytes]:
@@ -310,7 +322,9 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
             "rows": report.rows,
             "positives": report.positives,
             "passed": all(gate.passed for gate in gates),
-            "gates": markdown_table([{"gate": g.name, "passed": "yes" if g.passed else "NO", "why": g.reason} for g in gates]),
+            "gates": markdown_table(
+                [{"gate": g.name, "passed": "yes" if g.passed else "NO", "why": g.reason} for g in gates]
+            ),
             "champion": champion,
             "bundle_digest": report.bundle_digest,
             "curves": dg.MetadataValue.md(f"![curves](data:image/png;base64,{base64.b64encode(png).decode()})"),
@@ -439,7 +453,11 @@ def deploy(spec: ModelSpec, day: date, lake: Lake, registry: Registry, server: M
     version = next((v for v in registry.versions(spec.name) if v.digest == report.bundle_digest), None)
     if version is None:
         subject = keys.partition(keys.deployment(spec.name), day)
-        raise DeploymentError(subject, f"bundle {report.bundle_digest[:12]} is not registered", f"materialize {keys.model_version(spec.name)}")
+        raise DeploymentError(
+            subject,
+            f"bundle {report.bundle_digest[:12]} is not registered",
+            f"materialize {keys.model_version(spec.name)}",
+        )
     before = registry.aliases(spec.name)
     action = plan_deployment(version, before, report, gates)
     if isinstance(action, Hold):
@@ -451,4 +469,3 @@ def deploy(spec: ModelSpec, day: date, lake: Lake, registry: Registry, server: M
     except DeploymentError:
         registry.set_aliases(spec.name, before)
         raise
-

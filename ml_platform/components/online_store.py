@@ -37,9 +37,7 @@ def online_store_asset(views: list[FeatureViewSpec]) -> dg.AssetsDefinition:
         tags={"stage": "online"},
         description="The newest snapshot of every feature view, read by entity id on the request path.",
     )
-    def online_store(
-        lake: dg.ResourceParam[Lake], store: dg.ResourceParam[Store]
-    ) -> dg.MaterializeResult:
+    def online_store(lake: dg.ResourceParam[Lake], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
         return dg.MaterializeResult(metadata={view.name: publish(view, lake, store) for view in views})
 
     return online_store
@@ -54,4 +52,8 @@ def publish(view: FeatureViewSpec, lake: Lake, store: Store) -> str:
     assert view.entity is not None, "the spec guarantees it"
     rows = lake.read_table(key, days[-1:]).drop_columns([AS_OF])
     written = store.write(view.name, view.entity, rows, start_of(days[-1]))
-    return f"{rows.num_rows} rows as of {days[-1]}" if written else f"kept newer rows as of {store.as_of(view.name):%Y-%m-%d}"
+    return (
+        f"{rows.num_rows} rows as of {days[-1]}"
+        if written
+        else f"kept newer rows as of {store.as_of(view.name):%Y-%m-%d}"
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
+
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
@@ -18,7 +19,7 @@ from ml_platform.resources.registry import Registry
 @dg.resource(description="The landing bucket (ML_PLATFORM_LANDING), through dagster-aws.")
 def landing() -> ObjectStore:
     settings = load_settings()
-    return ObjectStore(S3Resource(**client_options(settings)).get_client(), settings.landing)
+    return ObjectStore(S3Resource.model_validate(client_options(settings)).get_client(), settings.landing)
 
 
 @dg.resource(description="The lake (ML_PLATFORM_LAKE).")
@@ -55,7 +56,7 @@ def mlflow_resource(experiment: str) -> dg.ResourceDefinition:
             run_id=context.run.run_id,
             resource_config={"experiment_name": experiment, "mlflow_tracking_uri": load_settings().mlflow_url},
         )
-        mlflow = MlFlow(run)
+        mlflow: Any = MlFlow(run)
         mlflow.mlflow_run_id = mlflow.active_run().info.run_id  # left empty by MlFlow if it made the run itself
         return mlflow
 

@@ -55,7 +55,9 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         deps=[dependency(keys.landed(spec.name))],
         partitions_def=partitions,
         check_specs=[
-            dg.AssetCheckSpec(name, asset=asset_key(key), description=sentence, blocking=True, partitions_def=partitions)
+            dg.AssetCheckSpec(
+                name, asset=asset_key(key), description=sentence, blocking=True, partitions_def=partitions
+            )
             for name, sentence in CHECKS.items()
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),

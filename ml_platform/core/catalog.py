@@ -85,15 +85,23 @@ def _read(path: Path) -> Iterator[BaseModel]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = where.line + 1 if where else 1
-        raise SpecError(f"{path}:{line}", f"not valid YAML: {getattr(error, 'problem', error)}", "mend the file") from error
+        raise SpecError(
+            f"{path}:{line}", f"not valid YAML: {getattr(error, 'problem', error)}", "mend the file"
+        ) from error
     for number, document in enumerate(documents):
         if not isinstance(document, dict) or not isinstance(document.get("type"), str):
-            raise SpecError(f"{path}:1", "a component file has `type:` and `attributes:`", "copy one from ml_platform/defs")
+            raise SpecError(
+                f"{path}:1", "a component file has `type:` and `attributes:`", "copy one from ml_platform/defs"
+            )
         model = SPEC_OF_COMPONENT.get(document["type"])
         if model is None:
             if document["type"].startswith("ml_platform."):
                 hint = _nearest(document["type"], SPEC_OF_COMPONENT)
-                raise SpecError(f"{path}:{_line(text, number, ('type',))}", f"unknown type {document['type']!r}{hint}", "mend `type:`")
+                raise SpecError(
+                    f"{path}:{_line(text, number, ('type',))}",
+                    f"unknown type {document['type']!r}{hint}",
+                    "mend `type:`",
+                )
             continue  # another package's component: Dagster's business alone
         try:
             yield model.model_validate(document.get("attributes") or {})
@@ -163,7 +171,9 @@ def _by_name(found: list[tuple[Path, BaseModel]], kind: type[_Named]) -> dict[st
     for path, spec in found:
         if isinstance(spec, kind):
             if spec.name in named:
-                raise SpecError(str(path), f"name {spec.name!r} is already taken by {origin[spec.name]}", "choose another `name:`")
+                raise SpecError(
+                    str(path), f"name {spec.name!r} is already taken by {origin[spec.name]}", "choose another `name:`"
+                )
             named[spec.name] = spec
             origin[spec.name] = path
     return named
@@ -175,7 +185,9 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
     def known(name: str, among: Iterable[str], what: str, field: str) -> None:
         if name not in among:
             line = _line(path.read_text(encoding="utf-8"), 0, ("attributes", *field.split(".")))
-            raise SpecError(f"{path}:{line}", f"`{field}`: no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`")
+            raise SpecError(
+                f"{path}:{line}", f"`{field}`: no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`"
+            )
 
     if isinstance(spec, FeatureViewSpec):
         for source in spec.inputs:

@@ -19,20 +19,30 @@ EMBEDDED_S3_CREDENTIALS = ("ml-platform", "ml-platform-embedded")
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ML_PLATFORM_", frozen=True, populate_by_name=True)
 
-    home: Path = Field(Path(".ml_platform"), description="folder that holds all that the embedded parts store")
-    s3_port: int = Field(9100, description="port of the embedded S3 server")
-    mlflow_port: int = Field(5000, description="port of the embedded MLflow server")
-    dagster_port: int = Field(3000, description="port of the Dagster UI")
-    model_server_port: int = Field(8000, description="port of the embedded model server")
+    home: Path = Field(default=Path(".ml_platform"), description="folder that holds all that the embedded parts store")
+    s3_port: int = Field(default=9100, description="port of the embedded S3 server")
+    mlflow_port: int = Field(default=5000, description="port of the embedded MLflow server")
+    dagster_port: int = Field(default=3000, description="port of the Dagster UI")
+    model_server_port: int = Field(default=8000, description="port of the embedded model server")
 
-    landing: str = Field("s3://landing", description="where producers put files: s3://bucket[/prefix]")
-    lake: str = Field("", description="where tables live: a folder or s3://bucket[/prefix]; default <home>/lake")
-    s3_endpoint: str | None = Field(None, description="S3 endpoint; default the embedded server; empty: AWS itself")
-    tracking_uri: str = Field("", validation_alias="MLFLOW_TRACKING_URI", description="MLflow; default the embedded server")
-    online_store: str = Field("", description="sqlite:///path of the online store; default <home>/online_store.db")
-    model_server: str = Field("", description="URL of the model server; default the embedded one")
-    executor: Literal["multiprocess", "in_process", "k8s"] = Field("multiprocess", description="how a run executes its steps")
-    first_day: date | None = Field(None, description="first day of every source, instead of its start_date")
+    landing: str = Field(default="s3://landing", description="where producers put files: s3://bucket[/prefix]")
+    lake: str = Field(
+        default="", description="where tables live: a folder or s3://bucket[/prefix]; default <home>/lake"
+    )
+    s3_endpoint: str | None = Field(
+        default=None, description="S3 endpoint; default the embedded server; empty: AWS itself"
+    )
+    tracking_uri: str = Field(
+        default="", validation_alias="MLFLOW_TRACKING_URI", description="MLflow; default the embedded server"
+    )
+    online_store: str = Field(
+        default="", description="sqlite:///path of the online store; default <home>/online_store.db"
+    )
+    model_server: str = Field(default="", description="URL of the model server; default the embedded one")
+    executor: Literal["multiprocess", "in_process", "k8s"] = Field(
+        default="multiprocess", description="how a run executes its steps"
+    )
+    first_day: date | None = Field(default=None, description="first day of every source, instead of its start_date")
 
     @field_validator("home")
     @classmethod

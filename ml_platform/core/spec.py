@@ -20,7 +20,7 @@ class Spec(BaseModel):
 class Described(Spec):
     name: Name
     description: str = ""
-    owners: tuple[str, ...] = Field((), description="e-mail addresses or team:names")
+    owners: tuple[str, ...] = Field(default=(), description="e-mail addresses or team:names")
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -31,14 +31,16 @@ class ColumnSpec(Spec):
     nullable: bool = False
     min: float | None = None
     max: float | None = None
-    allowed: tuple[Any, ...] | None = Field(None, description="the only values that may occur")
+    allowed: tuple[Any, ...] | None = Field(default=None, description="the only values that may occur")
 
 
 class SourceSpec(Described):
     """A daily feed of files. Day D's objects lie under `<landing>/<name>/D/` and arrive `delay_days` after D has ended."""
 
     start_date: date = Field(description="the first day that the source has")
-    delay_days: int = Field(0, ge=0, description="how many days after its day a partition is known; labels are late")
+    delay_days: int = Field(
+        default=0, ge=0, description="how many days after its day a partition is known; labels are late"
+    )
     key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
     event_time: Name = Field(description="the timestamp column that places a row in its day")
     columns: dict[Name, ColumnSpec] = Field(min_length=1)
@@ -62,9 +64,13 @@ class ViewInputSpec(Spec):
 
 class FeatureSpec(Spec):
     type: FeatureType = "float64"
-    default: float = Field(0.0, description="the value for an entity without a row, the same offline and online")
+    default: float = Field(
+        default=0.0, description="the value for an entity without a row, the same offline and online"
+    )
     description: str = ""
-    expression: str | None = Field(None, description="request views: how the feature follows from row and snapshots")
+    expression: str | None = Field(
+        default=None, description="request views: how the feature follows from row and snapshots"
+    )
 
 
 class FeatureViewSpec(Described):
@@ -76,7 +82,7 @@ class FeatureViewSpec(Described):
 
     kind: Literal["snapshot", "request"] = "snapshot"
     entity: Name | None = None
-    function: ImportPath | None = Field(None, description="module.function: (as_of, **tables) -> ibis table")
+    function: ImportPath | None = Field(default=None, description="module.function: (as_of, **tables) -> ibis table")
     inputs: dict[Name, ViewInputSpec] = Field(default_factory=dict, description="source name -> how far back")
     features: dict[Name, FeatureSpec] = Field(min_length=1)
 
@@ -109,9 +115,9 @@ class LabelSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    window_days: int = Field(28, ge=1, description="days of rows that the model is fitted on")
-    validation_days: int = Field(7, ge=1, description="days of rows, after the embargo, that it is judged on")
-    embargo_days: int | None = Field(None, ge=0, description="gap between the two; default: the label's delay")
+    window_days: int = Field(default=28, ge=1, description="days of rows that the model is fitted on")
+    validation_days: int = Field(default=7, ge=1, description="days of rows, after the embargo, that it is judged on")
+    embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
     cadence: Literal["daily", "weekly", "monthly"] = "weekly"
     seed: int = 7
 
@@ -126,8 +132,10 @@ class ResourcesSpec(Spec):
 
     cpu: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
     memory: Quantity = "2Gi"
-    gpu: int = Field(0, ge=0, le=16)
-    gpu_type: tuple[str, ...] = Field((), description="any of these values of the node label ml-platform/gpu-type")
+    gpu: int = Field(default=0, ge=0, le=16)
+    gpu_type: tuple[str, ...] = Field(
+        default=(), description="any of these values of the node label ml-platform/gpu-type"
+    )
     timeout: Duration | None = None
 
     @model_validator(mode="before")
@@ -157,7 +165,7 @@ class GateSpec(Spec):
     check: BuiltInCheck | None = None
     min: float | None = None
     max: float | None = None
-    better_than_champion_by: float | None = Field(None, description="the least gain over the deployed model")
+    better_than_champion_by: float | None = Field(default=None, description="the least gain over the deployed model")
 
     @model_validator(mode="after")
     def _one_condition(self) -> "GateSpec":
@@ -199,7 +207,9 @@ class GateSpec(Spec):
             "min_class_ratio": "The share of the rarer class among the validation rows",
         }.get(self.check or "", f"{self.metric} on the validation rows")
         if self.better_than_champion_by is not None:
-            return f"{subject} is at least {self.better_than_champion_by:g} better than the champion's on the same rows."
+            return (
+                f"{subject} is at least {self.better_than_champion_by:g} better than the champion's on the same rows."
+            )
         return f"{subject} is at {f'least {self.min:g}' if self.min is not None else f'most {self.max:g}'}."
 
 
@@ -211,7 +221,9 @@ class ModelSpec(Described):
     training: TrainingSpec = TrainingSpec()
     candidates: tuple[CandidateSpec, ...] = Field(min_length=1, max_length=1)
     resources: ResourcesSpec = ResourcesSpec()
-    gates: tuple[GateSpec, ...] = Field((), description="a model without gates is registered whatever it is worth")
+    gates: tuple[GateSpec, ...] = Field(
+        default=(), description="a model without gates is registered whatever it is worth"
+    )
 
     @model_validator(mode="after")
     def _gates_differ(self) -> "ModelSpec":
@@ -224,6 +236,6 @@ class ModelSpec(Described):
 class AutomationSpec(Spec):
     """The sensors that move everything; their pace in seconds."""
 
-    arrival_interval: int = Field(10, ge=1)
-    freshness_interval: int = Field(10, ge=1)
-    retrain_interval: int = Field(10, ge=1)
+    arrival_interval: int = Field(default=10, ge=1)
+    freshness_interval: int = Field(default=10, ge=1)
+    retrain_interval: int = Field(default=10, ge=1)

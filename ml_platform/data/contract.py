@@ -214,4 +214,3 @@ def _in_words(rule: str, begin: Any) -> str:
         "event_times_are_in_partition": f"not within {begin:%Y-%m-%d}",
     }
     return words.get(rule, rule)
-

@@ -116,4 +116,6 @@ def read_table(content: bytes) -> pa.Table:
         return pq.read_table(io.BytesIO(content))
     except (pa.ArrowException, OSError) as error:
         start = content[:20]
-        raise ValueError(f"not a readable Parquet file ({len(content)} bytes, begins with {start!r}): {error}") from error
+        raise ValueError(
+            f"not a readable Parquet file ({len(content)} bytes, begins with {start!r}): {error}"
+        ) from error

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """Simulated card transactions with three kinds of fraud.
 
 Vectorised version of the simulator in Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible Machine Learning for
@@ -155,4 +157,3 @@ def daily_files(table: pa.Table, label_delay: timedelta) -> Iterator[tuple[str, 
         yield "transactions", day, transactions.filter(of_day)
         if day + label_delay <= last:
             yield "fraud_labels", day, labels.filter(of_day)
-

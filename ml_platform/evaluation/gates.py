@@ -32,7 +32,12 @@ def _judge(gate: GateSpec, report: Report) -> GateResult:
     if gate.check == "prediction_latency_p99_ms":
         return _at_most(gate.name, "p99 latency of one prediction in ms", report.latency_p99_ms, gate.max)
     if gate.check == "min_class_ratio":
-        return _at_least(gate.name, "share of the rarer class", min(report.positives, report.rows - report.positives) / report.rows, gate.min)
+        return _at_least(
+            gate.name,
+            "share of the rarer class",
+            min(report.positives, report.rows - report.positives) / report.rows,
+            gate.min,
+        )
     assert gate.metric is not None, "the spec guarantees it"
     value = report.metrics.get(gate.metric, float("nan"))
     if gate.better_than_champion_by is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +19,16 @@ def binary_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         )
     decisions = scores >= DECISION_THRESHOLD
     both_classes = len(np.unique(labels)) == 2
+    no_division: dict[str, Any] = {"zero_division": 0.0}  # nothing decided positive: no precision, and no warning
     return {
         "average_precision": float(metrics.average_precision_score(labels, scores)) if labels.any() else float("nan"),
         "roc_auc": float(metrics.roc_auc_score(labels, scores)) if both_classes else float("nan"),
         "log_loss": float(metrics.log_loss(labels, scores, labels=[0, 1])),
         "brier": float(metrics.brier_score_loss(labels, scores)),
         "accuracy": float(metrics.accuracy_score(labels, decisions)),
-        "precision": float(metrics.precision_score(labels, decisions, zero_division=0.0)),
-        "recall": float(metrics.recall_score(labels, decisions, zero_division=0.0)),
-        "f1": float(metrics.f1_score(labels, decisions, zero_division=0.0)),
+        "precision": float(metrics.precision_score(labels, decisions, **no_division)),
+        "recall": float(metrics.recall_score(labels, decisions, **no_division)),
+        "f1": float(metrics.f1_score(labels, decisions, **no_division)),
     }
 
 

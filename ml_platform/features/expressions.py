@@ -109,5 +109,7 @@ class Expression:
 
     def _error(self, problem: str) -> FeatureError:
         return FeatureError(
-            f"feature {self.name}", f"expression `{self.text}` {problem}", f"use columns, numbers, + - * / < >, {', '.join(FUNCTIONS)}"
+            f"feature {self.name}",
+            f"expression `{self.text}` {problem}",
+            f"use columns, numbers, + - * / < >, {', '.join(FUNCTIONS)}",
         )

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The feature views of the fraud model: what a card and a terminal have been doing.
 
 The selection of windows and the delayed fraud share of a terminal follow chapter 3 of Le Borgne et al., "Reproducible

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The point-in-time join: each row gets the feature values that were known when it happened."""
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +39,9 @@ def join_snapshots(
     return rows
 
 
-def _join_one(rows: "ir.Table", event_time: str, view: FeatureViewSpec, snapshot: "ir.Table", life: timedelta) -> "ir.Table":
+def _join_one(
+    rows: "ir.Table", event_time: str, view: FeatureViewSpec, snapshot: "ir.Table", life: timedelta
+) -> "ir.Table":
     import ibis
 
     assert view.entity is not None, "the spec guarantees it"

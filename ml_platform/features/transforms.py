@@ -29,7 +29,12 @@ class Transforms:
         cls, columns: tuple[str, ...], expressions: Mapping[str, str], rows: Mapping[str, np.ndarray]
     ) -> "Transforms":
         """Learn mean and standard deviation from the training rows."""
-        unscaled = cls(columns, dict(expressions), (0.0,) * cls._width(columns, expressions), (1.0,) * cls._width(columns, expressions))
+        unscaled = cls(
+            columns,
+            dict(expressions),
+            (0.0,) * cls._width(columns, expressions),
+            (1.0,) * cls._width(columns, expressions),
+        )
         matrix = unscaled._matrix(rows)
         deviation = matrix.std(axis=0)
         return cls(
@@ -71,7 +76,9 @@ class Transforms:
 
     def _matrix(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         if missing := [name for name in self.required_columns if name not in rows]:
-            raise FeatureError("model input", f"columns are missing: {', '.join(missing)}", "give every column of the input schema")
+            raise FeatureError(
+                "model input", f"columns are missing: {', '.join(missing)}", "give every column of the input schema"
+            )
         values = [np.asarray(rows[name], dtype=np.float64) for name in self.columns]
         return np.column_stack([*values, *(expression(rows) for expression in self.parsed)])
 

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """Snapshot views: from the raw rows that are known at the start of a day to one row per entity."""
 
 from collections.abc import Callable, Mapping
@@ -96,12 +98,16 @@ def compute_snapshot(
     subject = keys.partition(keys.feature_view(view.name), day)
     assert view.entity is not None, "the spec guarantees it"
     if missing := [name for name in (view.entity, *view.features) if name not in expression.columns]:
-        raise FeatureError(subject, f"{view.function} does not return {', '.join(missing)}", "mend the function or `features:`")
+        raise FeatureError(
+            subject, f"{view.function} does not return {', '.join(missing)}", "mend the function or `features:`"
+        )
     columns = {
         name: expression[name].fill_null(feature.default).cast(feature.type) for name, feature in view.features.items()
     }
     rows: pa.Table = connect().to_pyarrow(expression.select(expression[view.entity], **columns).order_by(view.entity))
     if pc.count_distinct(rows[view.entity]).as_py() != rows.num_rows:
-        raise FeatureError(subject, f"{view.function} returns more than one row for a {view.entity}", "group by the entity")
+        raise FeatureError(
+            subject, f"{view.function} returns more than one row for a {view.entity}", "group by the entity"
+        )
     stamp = pa.array([start_of(day)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
     return rows.add_column(1, AS_OF, stamp)

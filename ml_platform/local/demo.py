@@ -120,7 +120,9 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
     if settings.first_day:
         environment["ML_PLATFORM_FIRST_DAY"] = settings.first_day.isoformat()
     with log.open("w") as output, console.status(f"starting the stack (its log: {log})"):
-        process = subprocess.Popen([sys.executable, "-m", "ml_platform.cli", "dev"], stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ml_platform.cli", "dev"], stdout=output, stderr=output, env=environment
+        )
         late = stack.wait_until_healthy(wanted, stack.START_TIMEOUT, give_up=lambda: process.poll() is not None)
     try:
         if late:
@@ -221,7 +223,8 @@ def made_in_turn(world: World, key: str, day: date) -> bool:
     own = {keys.partition(name(MODEL), day): name(MODEL) for name in (keys.training_set, keys.candidate)}
     sources = [(one, own[one.name]) for one in manifest.inputs if one.name in own]
     return all(
-        (current := world.lake.manifest(source, day)) is not None and current.content_hash == one.version for one, source in sources
+        (current := world.lake.manifest(source, day)) is not None and current.content_hash == one.version
+        for one, source in sources
     )
 
 
@@ -257,12 +260,20 @@ def graphql(settings: Settings, query: str, **variables: Any) -> dict[str, Any]:
 
 def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
     """What the platform made, as Dagster, the lake, the registry and the server have it."""
-    for key in [*(keys.raw(source) for source in world.catalog.sources), *(keys.feature_view(v.name) for v in world.catalog.snapshot_views(world.spec))]:
-        wanted = {day for name, day, _ in files if keys.raw(name) == key} or {d + ONE_DAY for n, d, _ in files if n == world.spec.entity_rows}
+    for key in [
+        *(keys.raw(source) for source in world.catalog.sources),
+        *(keys.feature_view(v.name) for v in world.catalog.snapshot_views(world.spec)),
+    ]:
+        wanted = {day for name, day, _ in files if keys.raw(name) == key} or {
+            d + ONE_DAY for n, d, _ in files if n == world.spec.entity_rows
+        }
         materialized = dagster_partitions(world.settings, key)
         rows = sum(world.lake.require(key, day).rows for day in wanted)
         outcome.say(key, f"{len(wanted)} partitions, {rows:,} rows")
-        outcome.expect(len(materialized & {d.isoformat() for d in wanted}) == len(wanted), f"Dagster does not know all partitions of {key}")
+        outcome.expect(
+            len(materialized & {d.isoformat() for d in wanted}) == len(wanted),
+            f"Dagster does not know all partitions of {key}",
+        )
 
     day = world.lake.days(keys.evaluation(MODEL))[-1]
     report, gates = verdict(world, day)
@@ -295,7 +306,9 @@ def dagster_checks(settings: Settings, key: str) -> dict[str, str]:
     query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
         assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
     node = graphql(settings, query, key={"path": key.split("/")})["assetNodeOrError"]
-    executions = {check["name"]: check["executionForLatestMaterialization"] for check in node["assetChecksOrError"]["checks"]}
+    executions = {
+        check["name"]: check["executionForLatestMaterialization"] for check in node["assetChecksOrError"]["checks"]
+    }
     return {name: execution["status"] for name, execution in executions.items() if execution}
 
 
@@ -306,15 +319,26 @@ def ask(world: World, files: list[DailyFile], outcome: Outcome) -> None:
     if champion is None or not status or not status["version"]:
         outcome.failures.append("no model is deployed")
         return
-    outcome.say("deployed", f"version {champion.number}, bundle {champion.digest[:12]}, trained as of {champion.training_date}")
-    outcome.expect(status["digest"] == champion.digest, f"the server serves version {status['version']}, not champion {champion.number}")
+    outcome.say(
+        "deployed", f"version {champion.number}, bundle {champion.digest[:12]}, trained as of {champion.training_date}"
+    )
+    outcome.expect(
+        status["digest"] == champion.digest,
+        f"the server serves version {status['version']}, not champion {champion.number}",
+    )
 
     schema = status["input"]
-    last_day = max((table for source, _, table in files if source == world.spec.entity_rows), key=lambda table: table["tx_datetime"][0].as_py())
+    last_day = max(
+        (table for source, _, table in files if source == world.spec.entity_rows),
+        key=lambda table: table["tx_datetime"][0].as_py(),
+    )
     wanted = list(dict.fromkeys([*schema["entities"], *schema["request"]]))
     entities = [jsonable(row) for row in last_day.slice(0, REQUESTS).select(wanted).to_pylist()]
     scores, elapsed = send(world.settings, [{"entities": [row]} for row in entities], champion, outcome)
-    outcome.say("predictions by id", f"{len(scores)} requests, p50 {np.percentile(elapsed, 50):.1f} ms, p99 {np.percentile(elapsed, 99):.1f} ms")
+    outcome.say(
+        "predictions by id",
+        f"{len(scores)} requests, p50 {np.percentile(elapsed, 50):.1f} ms, p99 {np.percentile(elapsed, 99):.1f} ms",
+    )
 
     known = world.lake.read_table(keys.training_set(MODEL), [date.fromisoformat(champion.training_date)])
     labels = known[LABEL].to_numpy()
@@ -322,12 +346,18 @@ def ask(world: World, files: list[DailyFile], outcome: Outcome) -> None:
     rows = [jsonable(row) for row in known.select([*schema["request"], *schema["features"]]).take(sample).to_pylist()]
     scores, _ = send(world.settings, [{"rows": rows}], champion, outcome)
     if scores:
-        genuine, fraud = (np.mean([s for s, label in zip(scores, labels[sample], strict=True) if label == v]) for v in (0, 1))
-        outcome.say("predictions by full row", f"{len(scores)} rows; mean score of frauds {fraud:.3f}, of genuine {genuine:.4f}")
-        outcome.expect(fraud > genuine, "the served model does not tell frauds from genuine transactions")
+        genuine, fraud = (
+            np.mean([s for s, label in zip(scores, labels[sample], strict=True) if label == v]) for v in (0, 1)
+        )
+        outcome.say(
+            "predictions by full row", f"{len(scores)} rows; mean score of frauds {fraud:.3f}, of genuine {genuine:.4f}"
+        )
+        outcome.expect(bool(fraud > genuine), "the served model does not tell frauds from genuine transactions")
 
 
-def send(settings: Settings, bodies: list[dict[str, Any]], champion: Version, outcome: Outcome) -> tuple[list[float], list[float]]:
+def send(
+    settings: Settings, bodies: list[dict[str, Any]], champion: Version, outcome: Outcome
+) -> tuple[list[float], list[float]]:
     """POST each body; returns all scores, and each request's time in milliseconds."""
     scores: list[float] = []
     elapsed: list[float] = []
@@ -340,7 +370,10 @@ def send(settings: Settings, bodies: list[dict[str, Any]], champion: Version, ou
                 outcome.failures.append(f"a prediction request was answered {answer.status_code}: {answer.text[:300]}")
                 return scores, elapsed
             content = answer.json()
-            outcome.expect(content["version"] == champion.number, f"version {content['version']} answered, not champion {champion.number}")
+            outcome.expect(
+                content["version"] == champion.number,
+                f"version {content['version']} answered, not champion {champion.number}",
+            )
             scores += content["scores"]
     outcome.expect(all(0 <= score <= 1 for score in scores), "a score is not a probability")
     return scores, elapsed

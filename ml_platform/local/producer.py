@@ -36,17 +36,23 @@ def from_folder(folder: Path, first: date | None, last: date | None, label_delay
     first = first or date.fromisoformat(min(available))
     last = last or date.fromisoformat(max(available))
     if missing := [day for day in map(str, day_range(first, last)) if day not in available]:
-        raise LandingError(str(folder), f"has no file for {missing[0]} ({len(missing)} days missing)", "choose other --from and --to")
+        raise LandingError(
+            str(folder), f"has no file for {missing[0]} ({len(missing)} days missing)", "choose other --from and --to"
+        )
     if first > last:
         raise LandingError(str(folder), f"--from {first} is after --to {last}", "choose other --from and --to")
-    return list(daily_files(pa.concat_tables(_read(available[str(day)]) for day in day_range(first, last)), label_delay))
+    return list(
+        daily_files(pa.concat_tables(_read(available[str(day)]) for day in day_range(first, last)), label_delay)
+    )
 
 
 def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, columns=list(COLUMNS))
     except (pa.ArrowException, OSError) as error:
-        raise LandingError(str(path), f"cannot be read: {error}", f"give files with the columns {', '.join(COLUMNS)}") from error
+        raise LandingError(
+            str(path), f"cannot be read: {error}", f"give files with the columns {', '.join(COLUMNS)}"
+        ) from error
 
 
 def land(files: list[DailyFile], store: ObjectStore) -> Iterator[DailyFile]:

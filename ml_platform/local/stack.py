@@ -41,9 +41,23 @@ class Part:
 
 def parts(settings: Settings) -> list[Part]:
     return [
-        Part("s3", settings.s3_port, "/", "ML_PLATFORM_S3_PORT", "S3 endpoint; producers put files into " + settings.landing),
-        Part("mlflow", settings.mlflow_port, "/health", "ML_PLATFORM_MLFLOW_PORT", "experiments and the model registry"),
-        Part("model-server", settings.model_server_port, "/health", "ML_PLATFORM_MODEL_SERVER_PORT", "predictions; try /docs"),
+        Part(
+            "s3",
+            settings.s3_port,
+            "/",
+            "ML_PLATFORM_S3_PORT",
+            "S3 endpoint; producers put files into " + settings.landing,
+        ),
+        Part(
+            "mlflow", settings.mlflow_port, "/health", "ML_PLATFORM_MLFLOW_PORT", "experiments and the model registry"
+        ),
+        Part(
+            "model-server",
+            settings.model_server_port,
+            "/health",
+            "ML_PLATFORM_MODEL_SERVER_PORT",
+            "predictions; try /docs",
+        ),
         Part("dagster", settings.dagster_port, "/server_info", "ML_PLATFORM_DAGSTER_PORT", "the graph, runs, sensors"),
     ]
 
@@ -61,7 +75,9 @@ def check_ports(wanted: list[Part]) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", part.port)) == 0:
                 raise StackError(
-                    f"stack/{part.name}", f"port {part.port} is in use", f"stop what listens there, or export {part.variable}=<free port>"
+                    f"stack/{part.name}",
+                    f"port {part.port} is in use",
+                    f"stop what listens there, or export {part.variable}=<free port>",
                 )
 
 
@@ -128,7 +144,11 @@ def run(settings: Settings, workspace: Path, announce: Callable[[str], None]) ->
     manager.loop()
     if console.first_stopped and not console.interrupted:
         part, status = console.first_stopped
-        raise StackError(f"stack/{part}", f"stopped by itself with status {status}, so everything was stopped", "read its last lines above")
+        raise StackError(
+            f"stack/{part}",
+            f"stopped by itself with status {status}, so everything was stopped",
+            "read its last lines above",
+        )
 
 
 def wait_until_healthy(wanted: list[Part], timeout: float, give_up: Callable[[], bool] = lambda: False) -> list[str]:
@@ -146,5 +166,12 @@ def page(settings: Settings) -> str:
     """Where everything is."""
     lines = [f"  {part.name:<13} {part.url:<24} {part.what}" for part in parts(settings)]
     return "\n".join(
-        ["", "ml_platform is up:", *lines, f"  data          {settings.home}  (make clean removes it)", "  land files    ml-platform land --help", ""]
+        [
+            "",
+            "ml_platform is up:",
+            *lines,
+            f"  data          {settings.home}  (make clean removes it)",
+            "  land files    ml-platform land --help",
+            "",
+        ]
     )

@@ -62,7 +62,8 @@ class InputSchema:
     @classmethod
     def of(cls, transforms: Transforms, rows: SourceSpec, views: Iterable[FeatureViewSpec]) -> "InputSchema":
         described = tuple(
-            ViewSchema(view.name, view.entity or "", {name: f.default for name, f in view.features.items()}) for view in views
+            ViewSchema(view.name, view.entity or "", {name: f.default for name, f in view.features.items()})
+            for view in views
         )
         looked_up = {name for view in described for name in view.features}
         request = {name: rows.columns[name].type for name in transforms.required_columns if name not in looked_up}
@@ -96,7 +97,12 @@ class Bundle:
 
 
 def pack(
-    spec: ModelSpec, trainer: Trainer, transforms: Transforms, schema: InputSchema, metrics: Mapping[str, float], manifest: bytes
+    spec: ModelSpec,
+    trainer: Trainer,
+    transforms: Transforms,
+    schema: InputSchema,
+    metrics: Mapping[str, float],
+    manifest: bytes,
 ) -> dict[str, bytes]:
     """The bundle's files."""
     return {
@@ -129,7 +135,7 @@ def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
             json.loads(files[METRICS]),
             manifest,
         )
-    except Exception as error:  # noqa: BLE001 - whatever is wrong inside, the bundle is refused with it as cause
+    except Exception as error:
         raise BundleError(subject, f"cannot be loaded: {type(error).__name__}: {error}", "train again") from error
 
 
@@ -149,7 +155,11 @@ def verify(files: Mapping[str, bytes], expected: str, subject: str) -> None:
 
 
 def _model_card(
-    spec: ModelSpec, schema: InputSchema, transforms: Transforms, metrics: Mapping[str, float], manifest: Mapping[str, Any]
+    spec: ModelSpec,
+    schema: InputSchema,
+    transforms: Transforms,
+    metrics: Mapping[str, float],
+    manifest: Mapping[str, Any],
 ) -> str:
     figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
     return f"""# {spec.name}

@@ -118,7 +118,9 @@ class Lake:
         """Like `manifest`, but a missing partition is an error."""
         found = self.manifest(key, day)
         if found is None:
-            raise LakeError(keys.partition(key, day), "this partition does not exist", "materialize it in the Dagster UI")
+            raise LakeError(
+                keys.partition(key, day), "this partition does not exist", "materialize it in the Dagster UI"
+            )
         return found
 
     def manifests(self, key: str, days: Iterable[date]) -> dict[date, Manifest]:
@@ -208,7 +210,13 @@ class Lake:
         for name, content in files.items():
             self._put(f"{folder}/{name}", content)
         manifest = Manifest(
-            rows, content_hash, tuple(files), tuple(inputs), digest.code_version(), self.clock().isoformat(), dict(tags or {})
+            rows,
+            content_hash,
+            tuple(files),
+            tuple(inputs),
+            digest.code_version(),
+            self.clock().isoformat(),
+            dict(tags or {}),
         )
         replaced = self.manifest(key, day)
         self._put(f"{folder}/{MANIFEST}", manifest.to_json())

@@ -12,7 +12,9 @@ from ml_platform.registry.versions import Version
 
 
 class ModelServer:
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self.url = url
         self.clock = clock
         self.sleep = sleep
@@ -34,7 +36,9 @@ class ModelServer:
             return answer.raise_for_status().json()
         except httpx.HTTPError as error:
             raise DeploymentError(
-                f"{model}/deployment", f"the model server at {self.url} does not answer: {error}", "start it (make dev), or set ML_PLATFORM_MODEL_SERVER"
+                f"{model}/deployment",
+                f"the model server at {self.url} does not answer: {error}",
+                "start it (make dev), or set ML_PLATFORM_MODEL_SERVER",
             ) from error
 
     def wait_until_served(self, version: Version, timeout: float = 60.0) -> dict[str, Any]:
@@ -51,7 +55,9 @@ class ModelServer:
             refused = (status or {}).get("refused") or {}
             if refused.get("version") == version.number:
                 raise DeploymentError(
-                    f"{version.model}/deployment", f"the server refused version {version.number}: {refused['reason']}", "train again"
+                    f"{version.model}/deployment",
+                    f"the server refused version {version.number}: {refused['reason']}",
+                    "train again",
                 )
             if self.clock() > deadline:
                 serving = f"version {status['version']}" if status and status.get("version") else "nothing"

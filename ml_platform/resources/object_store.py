@@ -16,7 +16,9 @@ class ObjectStore:
     def __init__(self, client: Any, address: str) -> None:
         parts = urlsplit(address)
         if parts.scheme != "s3" or not parts.netloc:
-            raise SettingsError("ML_PLATFORM_LANDING", f"{address!r} is not s3://bucket[/prefix]", "export ML_PLATFORM_LANDING=s3://...")
+            raise SettingsError(
+                "ML_PLATFORM_LANDING", f"{address!r} is not s3://bucket[/prefix]", "export ML_PLATFORM_LANDING=s3://..."
+            )
         self.client = client
         self.address = address.rstrip("/")
         self.bucket = parts.netloc
@@ -35,11 +37,16 @@ class ObjectStore:
     def objects(self, prefix: str) -> Iterator[LandedObject]:
         """Objects whose key, relative to the landing address, begins with `prefix`, in key order."""
         with self._translated(f"list {prefix}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix
+            )
             for page in pages:
                 for entry in page.get("Contents", ()):
                     yield LandedObject(
-                        entry["Key"].removeprefix(self.prefix), entry["ETag"].strip('"'), entry["Size"], entry["LastModified"]
+                        entry["Key"].removeprefix(self.prefix),
+                        entry["ETag"].strip('"'),
+                        entry["Size"],
+                        entry["LastModified"],
                     )
 
     def read(self, key: str) -> bytes:

@@ -22,7 +22,9 @@ class OnlineStore:
     def at(cls, settings: Settings) -> "OnlineStore":
         url = settings.online_store_url
         if not url.startswith("sqlite:///"):
-            raise SettingsError("ML_PLATFORM_ONLINE_STORE", f"{url!r} is not sqlite:///<path>", "export ML_PLATFORM_ONLINE_STORE=...")
+            raise SettingsError(
+                "ML_PLATFORM_ONLINE_STORE", f"{url!r} is not sqlite:///<path>", "export ML_PLATFORM_ONLINE_STORE=..."
+            )
         return cls(Path(url.removeprefix("sqlite:///")))
 
     def write(self, view: str, entity: str, rows: pa.Table, as_of: datetime) -> bool:
@@ -42,7 +44,9 @@ class OnlineStore:
             connection.execute(f'CREATE TABLE "{view}" ("{entity}" PRIMARY KEY, {columns}) WITHOUT ROWID')
             marks = ", ".join("?" for _ in range(len(features) + 1))
             table = rows.select([entity, *features])
-            connection.executemany(f'INSERT INTO "{view}" VALUES ({marks})', zip(*(c.to_pylist() for c in table.columns), strict=True))
+            connection.executemany(
+                f'INSERT INTO "{view}" VALUES ({marks})', zip(*(c.to_pylist() for c in table.columns), strict=True)
+            )
             connection.execute("INSERT OR REPLACE INTO views VALUES (?, ?)", (view, as_of.isoformat()))
             connection.execute("COMMIT")
         return True
@@ -67,7 +71,9 @@ class OnlineStore:
         with self._reading(view) as connection:
             found = connection.execute("SELECT as_of FROM views WHERE view = ?", (view,)).fetchone()
         if found is None:
-            raise FeatureError(f"features/online_store [{view}]", "the view was never written", "materialize features/online_store")
+            raise FeatureError(
+                f"features/online_store [{view}]", "the view was never written", "materialize features/online_store"
+            )
         return datetime.fromisoformat(found[0])
 
     @contextmanager
@@ -78,5 +84,7 @@ class OnlineStore:
             yield self._connections.open
         except sqlite3.Error as error:
             raise FeatureError(
-                f"features/online_store [{view}]", f"cannot be read at {self.path}: {error}", "materialize features/online_store"
+                f"features/online_store [{view}]",
+                f"cannot be read at {self.path}: {error}",
+                "materialize features/online_store",
             ) from error

@@ -62,8 +62,11 @@ class Registry:
         with self._translated(model):
             held = next((m.aliases for m in self.client.search_registered_models(f"name = '{model}'")), {})
             return Aliases(
-                **{alias: _version(self.client.get_model_version(model, str(held[alias])))
-                   for alias in ("champion", "previous") if alias in held}
+                **{
+                    alias: _version(self.client.get_model_version(model, str(held[alias])))
+                    for alias in ("champion", "previous")
+                    if alias in held
+                }
             )
 
     def set_aliases(self, model: str, aliases: Aliases) -> None:
@@ -107,7 +110,9 @@ class Registry:
             yield
         except (MlflowException, RequestException) as error:
             raise RegistryError(
-                f"{subject}/registry", f"MLflow at {self.tracking_uri}: {error}", "start it (make dev), or set MLFLOW_TRACKING_URI"
+                f"{subject}/registry",
+                f"MLflow at {self.tracking_uri}: {error}",
+                "start it (make dev), or set MLFLOW_TRACKING_URI",
             ) from error
 
 

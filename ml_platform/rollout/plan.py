@@ -40,5 +40,7 @@ def plan_deployment(version: Version, aliases: Aliases, report: Report, gates: S
     if champion and champion.number == version.number:
         return Keep()
     if champion and champion.training_date > version.training_date:
-        return Hold(f"champion version {champion.number} was trained as of {champion.training_date}, later than {version.training_date}")
+        return Hold(
+            f"champion version {champion.number} was trained as of {champion.training_date}, later than {version.training_date}"
+        )
     return Promote(aliases.promoted(version))

@@ -1,10 +1,10 @@
 """The model server's HTTP interface.
 
-    GET  /health                  the process lives
-    GET  /ready                   it has heard of the champions and can answer
-    GET  /version                 of the code
-    GET  /models, /models/{name}  what is served, what was refused, what a request must have
-    POST /models/{name}/predict   {"entities": [...]} looks features up; {"rows": [...]} brings them
+GET  /health                  the process lives
+GET  /ready                   it has heard of the champions and can answer
+GET  /version                 of the code
+GET  /models, /models/{name}  what is served, what was refused, what a request must have
+POST /models/{name}/predict   {"entities": [...]} looks features up; {"rows": [...]} brings them
 """
 
 import asyncio

@@ -43,7 +43,8 @@ def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]
     for name, default in schema.features.items():
         values = (_required(row, position, name) for position, row in enumerate(rows))
         columns[name] = np.array(
-            [default if value is None else _number(value, position, name) for position, value in enumerate(values)], dtype=np.float64
+            [default if value is None else _number(value, position, name) for position, value in enumerate(values)],
+            dtype=np.float64,
         )
     return columns
 
@@ -51,7 +52,9 @@ def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]
 def _only(rows: Sequence[Row], allowed: list[str]) -> None:
     for position, row in enumerate(rows):
         if unknown := sorted(set(row) - set(allowed)):
-            raise _error(position, unknown[0], f"is not a field of this model; there are {', '.join(dict.fromkeys(allowed))}")
+            raise _error(
+                position, unknown[0], f"is not a field of this model; there are {', '.join(dict.fromkeys(allowed))}"
+            )
 
 
 def _required(row: Row, position: int, name: str) -> Any:
@@ -97,7 +100,9 @@ def _time(value: Any, position: int, name: str) -> datetime:
         time = datetime.fromisoformat(value)
         return (time.astimezone(UTC) if time.tzinfo else time).replace(tzinfo=None)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _error(position, name, f"must be an ISO 8601 time such as 2018-06-01T12:30:00, not {str(value)[:40]!r}") from error
+        raise _error(
+            position, name, f"must be an ISO 8601 time such as 2018-06-01T12:30:00, not {str(value)[:40]!r}"
+        ) from error
 
 
 def _error(position: int, field: str, problem: str) -> RequestError:

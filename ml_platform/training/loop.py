@@ -12,11 +12,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 class LoopParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(512, ge=1)
-    lr: float = Field(2e-3, gt=0, description="peak learning rate; falls to zero along a cosine")
-    weight_decay: float = Field(1e-2, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    lr: float = Field(default=2e-3, gt=0, description="peak learning rate; falls to zero along a cosine")
+    weight_decay: float = Field(default=1e-2, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
 
 
 def train(
@@ -60,4 +60,6 @@ def train(
         network.eval()
         with torch.inference_mode():
             validation_loss = binary_cross_entropy_with_logits(network(held_out[0]), held_out[1]).item()
-        on_epoch(epoch, {"train_loss": train_loss, "validation_loss": validation_loss, "rows_per_second": rows_per_second})
+        on_epoch(
+            epoch, {"train_loss": train_loss, "validation_loss": validation_loss, "rows_per_second": rows_per_second}
+        )

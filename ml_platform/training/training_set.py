@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The training set: rows of one kind of event, their labels, and their features as of the event."""
 
 from collections.abc import Mapping, Sequence

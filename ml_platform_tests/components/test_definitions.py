@@ -115,7 +115,9 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_heavy_libraries_are_not_imported_while_definitions_load() -> None:
-    found = python(f"import ml_platform.definitions, sys; print([m for m in {NEVER_IMPORTED} if m in sys.modules])", ROOT)
+    found = python(
+        f"import ml_platform.definitions, sys; print([m for m in {NEVER_IMPORTED} if m in sys.modules])", ROOT
+    )
     assert found.stdout.strip() == "[]", found.stderr
 
 

@@ -1,4 +1,5 @@
 from datetime import date, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ def test_ranges_cover_exactly_the_days_with_gaps_between_them(days: set[date]) -
     """Whatever the days, the ranges hold them all, nothing else, and no two could be one."""
     ranges = consecutive_ranges(days)
     assert [day for first, last in ranges for day in day_range(first, last)] == sorted(days)
-    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in zip(ranges, ranges[1:], strict=False))
+    assert all(later[0] - earlier[1] > timedelta(days=1) for earlier, later in pairwise(ranges))
 
 
 def test_no_days_between_an_end_and_an_earlier_start() -> None:

@@ -14,7 +14,12 @@ def test_table_digest_does_not_depend_on_chunks(values: list[int], size: int) ->
 
 def test_table_digest_sees_values_order_names_and_types() -> None:
     base = pa.table({"a": [1, 2]})
-    others = [pa.table({"a": [1, 3]}), pa.table({"a": [2, 1]}), pa.table({"b": [1, 2]}), pa.table({"a": pa.array([1, 2], pa.int32())})]
+    others = [
+        pa.table({"a": [1, 3]}),
+        pa.table({"a": [2, 1]}),
+        pa.table({"b": [1, 2]}),
+        pa.table({"a": pa.array([1, 2], pa.int32())}),
+    ]
     assert len({digest.of_table(table) for table in [base, *others]}) == 5
 
 

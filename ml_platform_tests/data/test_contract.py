@@ -142,9 +142,14 @@ def test_undeclared_column_is_reported_and_left_out(source: SourceSpec) -> None:
 
 
 @given(st.integers(1, 4), st.permutations(range(12)))
-def test_table_does_not_depend_on_how_rows_are_spread_over_objects(source: SourceSpec, objects: int, order: list[int]) -> None:
+def test_table_does_not_depend_on_how_rows_are_spread_over_objects(
+    source: SourceSpec, objects: int, order: list[int]
+) -> None:
     shuffled = rows(12).take(order)
-    spread = [shuffled.slice(start * 12 // objects, (start + 1) * 12 // objects - start * 12 // objects) for start in range(objects)]
+    spread = [
+        shuffled.slice(start * 12 // objects, (start + 1) * 12 // objects - start * 12 // objects)
+        for start in range(objects)
+    ]
     found, expected = look(source, *spread).table, look(source, rows(12)).table
     assert found is not None
     assert found.equals(expected)

@@ -23,7 +23,9 @@ def test_new_days_are_found_once() -> None:
 def test_changed_content_and_a_second_object_make_a_day_new_again() -> None:
     seen = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet")], {}, FIRST, LAST).seen
     overwritten = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "b")], seen, FIRST, LAST)
-    added = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet"), landed("clicks/2024-01-01/b.parquet")], seen, FIRST, LAST)
+    added = find_arrivals(
+        "clicks", [landed("clicks/2024-01-01/a.parquet"), landed("clicks/2024-01-01/b.parquet")], seen, FIRST, LAST
+    )
     assert len(overwritten.new) == len(added.new) == 1
 
 
@@ -43,7 +45,14 @@ def test_run_key_names_content_and_look() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["clicks/readme.txt", "clicks/2024-13-01/a.parquet", "clicks/2024-01-01/deep/a.parquet", "other/2024-01-01/a.parquet", "clicks/2023-12-31/a.parquet", "clicks/2025-01-01/a"],
+    [
+        "clicks/readme.txt",
+        "clicks/2024-13-01/a.parquet",
+        "clicks/2024-01-01/deep/a.parquet",
+        "other/2024-01-01/a.parquet",
+        "clicks/2023-12-31/a.parquet",
+        "clicks/2025-01-01/a",
+    ],
 )
 def test_objects_outside_pattern_or_calendar_are_ignored_with_a_reason(key: str) -> None:
     found = find_arrivals("clicks", [landed(key)], {}, FIRST, LAST)

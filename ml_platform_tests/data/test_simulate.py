@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The simulator has the figures of the published one."""
 
 from datetime import date, timedelta
@@ -51,5 +53,7 @@ def test_labels_are_a_late_source_and_transactions_do_not_know_them(simulated: p
     labels = [day for source, day, _ in files if source == "fraud_labels"]
     assert len(transactions) == 60
     assert max(labels) == max(transactions) - timedelta(days=7)
-    assert all("fraud" not in name for source, _, table in files for name in table.column_names if source == "transactions")
+    assert all(
+        "fraud" not in name for source, _, table in files for name in table.column_names if source == "transactions"
+    )
     assert sum(table.num_rows for source, _, table in files if source == "transactions") == simulated.num_rows

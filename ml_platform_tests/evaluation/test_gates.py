@@ -58,7 +58,14 @@ def test_for_losses_lower_is_better() -> None:
     assert not verdict(gate, champion=ChampionReport("3", {"log_loss": 0.1})).passed
 
 
-@pytest.mark.parametrize("champion", [ChampionReport("3", None, "registry is down"), ChampionReport("3", {}), ChampionReport("3", {"average_precision": NAN})])
+@pytest.mark.parametrize(
+    "champion",
+    [
+        ChampionReport("3", None, "registry is down"),
+        ChampionReport("3", {}),
+        ChampionReport("3", {"average_precision": NAN}),
+    ],
+)
 def test_champion_that_cannot_be_measured_says_no(champion: ChampionReport) -> None:
     assert not verdict(BEATS, champion=champion).passed
 
@@ -85,7 +92,9 @@ def test_built_in_checks() -> None:
 def test_what_passes_is_finite_and_really_better(value: float, champion: float, margin: float) -> None:
     """No combination of figures lets a candidate through that is not better by the margin."""
     gate = GateSpec(metric="average_precision", better_than_champion_by=margin)
-    result = verdict(gate, metrics={"average_precision": value}, champion=ChampionReport("1", {"average_precision": champion}))
+    result = verdict(
+        gate, metrics={"average_precision": value}, champion=ChampionReport("1", {"average_precision": champion})
+    )
     if result.passed:
         assert math.isfinite(value)
         assert value - champion >= margin

@@ -19,7 +19,12 @@ def test_figures_of_a_known_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores"), [(LABELS, np.array([0.1, np.nan, 0.2, 0.3])), (LABELS, np.array([0.1, np.inf, 0.2, 0.3])), (LABELS[:0], np.array([]))]
+    ("labels", "scores"),
+    [
+        (LABELS, np.array([0.1, np.nan, 0.2, 0.3])),
+        (LABELS, np.array([0.1, np.inf, 0.2, 0.3])),
+        (LABELS[:0], np.array([])),
+    ],
 )
 def test_no_figure_where_there_is_nothing_to_measure(labels: np.ndarray, scores: np.ndarray) -> None:
     assert all(math.isnan(value) for value in binary_metrics(labels, scores).values())

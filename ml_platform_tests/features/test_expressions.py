@@ -33,7 +33,22 @@ def test_columns_are_those_that_the_text_names() -> None:
     assert Expression("f", "maximum(x, y) / x").columns == ["x", "y"]
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "x.real", "x[0]", "lambda: 1", "open(x)", "'a'", "x if x else 1", "[x]", "x +", "1 < x < 2", "maximum(x, out=x)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os')",
+        "x.real",
+        "x[0]",
+        "lambda: 1",
+        "open(x)",
+        "'a'",
+        "x if x else 1",
+        "[x]",
+        "x +",
+        "1 < x < 2",
+        "maximum(x, out=x)",
+    ],
+)
 def test_anything_else_is_refused_when_parsed(text: str) -> None:
     with pytest.raises(FeatureError, match="feature f: expression"):
         Expression("f", text)

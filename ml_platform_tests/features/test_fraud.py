@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false, reportReturnType=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The fraud views against straightforward pandas, on simulated days."""
 
 from datetime import date, timedelta
@@ -42,12 +44,27 @@ def test_customer_activity_equals_pandas(catalog: Catalog, landed_files: list, h
     for days in (1, 7, 30):
         recent = within(history, DAY, days).groupby("customer_id").tx_amount
         pd.testing.assert_series_equal(
-            found[f"customer_transactions_{days}d"], recent.count().reindex(found.index).fillna(0.0), check_names=False, check_dtype=False, check_index_type=False
+            found[f"customer_transactions_{days}d"],
+            recent.count().reindex(found.index).fillna(0.0),
+            check_names=False,
+            check_dtype=False,
+            check_index_type=False,
         )
         pd.testing.assert_series_equal(
-            found[f"customer_mean_amount_{days}d"], recent.mean().reindex(found.index).fillna(0.0), check_names=False, rtol=1e-9, check_index_type=False
+            found[f"customer_mean_amount_{days}d"],
+            recent.mean().reindex(found.index).fillna(0.0),
+            check_names=False,
+            rtol=1e-9,
+            check_index_type=False,
         )
-    pd.testing.assert_series_equal(found["customer_std_amount_30d"], expected.std(ddof=0), check_names=False, rtol=1e-9, atol=1e-9, check_index_type=False)
+    pd.testing.assert_series_equal(
+        found["customer_std_amount_30d"],
+        expected.std(ddof=0),
+        check_names=False,
+        rtol=1e-9,
+        atol=1e-9,
+        check_index_type=False,
+    )
 
 
 def test_terminal_risk_counts_only_frauds_whose_labels_are_known(
@@ -58,7 +75,11 @@ def test_terminal_risk_counts_only_frauds_whose_labels_are_known(
     for days in (1, 7, 30):
         share = within(history, known_until, days).groupby("terminal_id").tx_fraud.mean()
         pd.testing.assert_series_equal(
-            found[f"terminal_fraud_share_{days}d"], share.reindex(found.index).fillna(0.0), check_names=False, rtol=1e-9, check_index_type=False
+            found[f"terminal_fraud_share_{days}d"],
+            share.reindex(found.index).fillna(0.0),
+            check_names=False,
+            rtol=1e-9,
+            check_index_type=False,
         )
     assert found["terminal_frauds_30d"].sum() == within(history, known_until, 30).tx_fraud.sum() > 0
 
@@ -69,7 +90,9 @@ def test_labels_younger_than_their_delay_change_nothing(catalog: Catalog, landed
         (source, day, table if source != "fraud_labels" or day < DAY - timedelta(days=7) else _all_fraud(table))
         for source, day, table in landed_files
     ]
-    pd.testing.assert_frame_equal(snapshot(catalog, "terminal_risk", landed_files), snapshot(catalog, "terminal_risk", early))
+    pd.testing.assert_frame_equal(
+        snapshot(catalog, "terminal_risk", landed_files), snapshot(catalog, "terminal_risk", early)
+    )
 
 
 def _all_fraud(table: pa.Table) -> pa.Table:

@@ -70,7 +70,9 @@ def test_changing_every_snapshot_after_a_moment_changes_no_row_before_it(
 ) -> None:
     """The law of the join: what is taken after an event cannot reach it."""
     before = joined(events, [(user, day, value) for (user, day), value in snapshots.items()])
-    changed = joined(events, [(user, day, value + 1000 * (day * 24 > moment)) for (user, day), value in snapshots.items()])
+    changed = joined(
+        events, [(user, day, value + 1000 * (day * 24 > moment)) for (user, day), value in snapshots.items()]
+    )
     for (_, hours), old, new in zip(events, before, changed, strict=True):
         assert hours > moment or old == new
 
@@ -83,4 +85,6 @@ def test_every_event_comes_back_once_with_the_value_of_a_plain_lookup(
     rows = joined(events, [(user, day, value) for (user, day), value in snapshots.items()])
     # Times are stored to the microsecond, so the oracle must round as they are.
     days = [(START + timedelta(hours=hours)).toordinal() - START.toordinal() for _, hours in events]
-    assert [row["clicks"] for row in rows] == [snapshots.get((user, day), -1.0) for (user, _), day in zip(events, days, strict=True)]
+    assert [row["clicks"] for row in rows] == [
+        snapshots.get((user, day), -1.0) for (user, _), day in zip(events, days, strict=True)
+    ]

@@ -14,7 +14,7 @@ def fitted() -> Transforms:
 def test_matrix_is_the_asinh_of_z_scores() -> None:
     matrix = fitted().apply(ROWS)
     assert matrix.dtype == np.float32
-    np.testing.assert_allclose(matrix[:, 0], np.arcsinh([-1.5**0.5, 0, 1.5**0.5]), rtol=1e-6)
+    np.testing.assert_allclose(matrix[:, 0], np.arcsinh([-(1.5**0.5), 0, 1.5**0.5]), rtol=1e-6)
     np.testing.assert_allclose(matrix[:, 1], 0)
 
 

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,7 +19,9 @@ WEEK = timedelta(days=7)
 def folder(tmp_path: Path, simulated: pa.Table) -> Path:
     """Daily files as in the handbook's data set: naive times, and columns that only hindsight knows."""
     for n in range(10):
-        start, stop = (pa.scalar(date(2018, 4, 1 + n + k), pa.date32()).cast(pa.timestamp("us", tz="UTC")) for k in (0, 1))
+        start, stop = (
+            pa.scalar(date(2018, 4, 1 + n + k), pa.date32()).cast(pa.timestamp("us", tz="UTC")) for k in (0, 1)
+        )
         times = simulated["tx_datetime"]
         day = simulated.filter(pa.compute.and_(pa.compute.greater_equal(times, start), pa.compute.less(times, stop)))
         naive = day["tx_datetime"].cast(pa.timestamp("us"))

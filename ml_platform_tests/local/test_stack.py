@@ -23,7 +23,9 @@ def test_port_in_use_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=rf"stack/dagster: port {port} is in use. Next: .*ML_PLATFORM_DAGSTER_PORT"):
+        with pytest.raises(
+            StackError, match=rf"stack/dagster: port {port} is in use. Next: .*ML_PLATFORM_DAGSTER_PORT"
+        ):
             stack.check_ports(stack.parts(Settings(dagster_port=port)))
 
 
@@ -46,7 +48,9 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Settings, Path]]
     environment = {**os.environ, **variables, "ML_PLATFORM_HOME": str(settings.home)}
     log = tmp_path / "stack.log"
     with log.open("w") as output:
-        process = subprocess.Popen([str(BIN / "ml-platform"), "dev"], cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [str(BIN / "ml-platform"), "dev"], cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
         yield process, settings, log
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -54,9 +58,13 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Settings, Path]]
 
 
 @pytest.mark.stack
-def test_stack_comes_up_prints_its_page_and_a_part_that_dies_is_named(running: tuple[subprocess.Popen, Settings, Path]) -> None:
+def test_stack_comes_up_prints_its_page_and_a_part_that_dies_is_named(
+    running: tuple[subprocess.Popen, Settings, Path],
+) -> None:
     process, settings, log = running
-    assert stack.wait_until_healthy(stack.parts(settings), 120, lambda: process.poll() is not None) == [], log.read_text()[-3000:]
+    assert stack.wait_until_healthy(stack.parts(settings), 120, lambda: process.poll() is not None) == [], (
+        log.read_text()[-3000:]
+    )
     eventually(lambda: "ml_platform is up:" in log.read_text())
     assert httpx.get(f"{settings.model_server_url}/health").json() == {"status": "alive"}
 

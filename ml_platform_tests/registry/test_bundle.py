@@ -21,10 +21,12 @@ def files(catalog: Catalog) -> dict[str, bytes]:
 def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
     spec = catalog.models["fraud_detection"]
     views = catalog.snapshot_views(spec)
-    expressions = {name: f.expression or "" for view in catalog.request_views(spec) for name, f in view.features.items()}
+    expressions = {
+        name: f.expression or "" for view in catalog.request_views(spec) for name, f in view.features.items()
+    }
     columns = tuple(name for view in views for name in view.features)
     rng = np.random.default_rng(seed)
-    rows = {name: rng.uniform(0, 10, 64) for name in (*columns, "tx_amount")}
+    rows: dict[str, np.ndarray] = {name: rng.uniform(0, 10, 64) for name in (*columns, "tx_amount")}
     rows["tx_datetime"] = np.datetime64("2018-04-01", "us") + rng.integers(0, 10**12, 64).astype("timedelta64[us]")
     transforms = Transforms.fit(columns, expressions, rows)
     x, y = transforms.apply(rows), rng.integers(0, 2, 64)

@@ -9,14 +9,18 @@ from ml_platform.resources.cluster import pod_config, seconds
 
 
 def test_gpu_training_gets_its_pod() -> None:
-    resources = ResourcesSpec.model_validate({"cpu": 4, "memory": "8Gi", "gpu": 1, "gpu_type": ["a100", "h100"], "timeout": "4h"})
+    resources = ResourcesSpec.model_validate(
+        {"cpu": 4, "memory": "8Gi", "gpu": 1, "gpu_type": ["a100", "h100"], "timeout": "4h"}
+    )
     config = pod_config(resources)
     assert config["container_config"]["resources"] == {
         "requests": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
         "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
     }
     assert config["job_spec_config"] == {"active_deadline_seconds": 14_400}
-    term = config["pod_spec_config"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]
+    term = config["pod_spec_config"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ][0]
     assert term["matchExpressions"] == [{"key": "ml-platform/gpu-type", "operator": "In", "values": ["a100", "h100"]}]
     assert config["pod_spec_config"]["tolerations"][0]["key"] == "nvidia.com/gpu"
 
@@ -27,14 +31,19 @@ def test_cpu_training_asks_for_no_gpu_node() -> None:
     }
 
 
-@pytest.mark.parametrize("resources", [ResourcesSpec(), ResourcesSpec(cpu="500m", gpu=2, gpu_type=("h100",), timeout="30m")])
+@pytest.mark.parametrize(
+    "resources", [ResourcesSpec(), ResourcesSpec(cpu="500m", gpu=2, gpu_type=("h100",), timeout="30m")]
+)
 def test_dagster_k8s_accepts_every_config(resources: ResourcesSpec) -> None:
     """Not checked while definitions load, since that would import the Kubernetes client."""
     config = get_user_defined_k8s_config({"dagster-k8s/config": json.dumps(pod_config(resources))})
     assert config.container_config["resources"] == pod_config(resources)["container_config"]["resources"]
 
 
-@pytest.mark.parametrize("wrong", [{"memory": "8 GB"}, {"cpu": "four"}, {"gpu": -1}, {"gpus": 1}, {"timeout": "4 hours"}, {"gpu_type": ["a100"]}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"memory": "8 GB"}, {"cpu": "four"}, {"gpu": -1}, {"gpus": 1}, {"timeout": "4 hours"}, {"gpu_type": ["a100"]}],
+)
 def test_impossible_resources_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         ResourcesSpec.model_validate(wrong)

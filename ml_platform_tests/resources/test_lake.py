@@ -73,7 +73,9 @@ def test_missing_partition_is_named(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("survived", [0, 1])
-def test_writer_that_dies_leaves_the_old_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int) -> None:
+def test_writer_that_dies_leaves_the_old_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
     """Cut after the data file or before it: without the new manifest, the old version is in force."""
     lake = on_disk(tmp_path)
     lake.write_table("x/raw", DAY, OLD, [])

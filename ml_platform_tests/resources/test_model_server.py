@@ -21,7 +21,7 @@ class Told(ModelServer):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    def status(self, model: str) -> dict[str, Any] | None:  # noqa: ARG002
+    def status(self, model: str) -> dict[str, Any] | None:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 

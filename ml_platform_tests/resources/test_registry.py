@@ -56,7 +56,9 @@ def test_aliases_read_back_and_can_be_taken_away_again(registry: Registry, model
     assert registry.aliases(model) == Aliases()
 
 
-def test_artifact_that_was_changed_behind_the_registry_is_refused(registry: Registry, model: str, catalog: Catalog) -> None:
+def test_artifact_that_was_changed_behind_the_registry_is_refused(
+    registry: Registry, model: str, catalog: Catalog
+) -> None:
     run = run_id(registry)
     version = registry.register(model, make_bundle(catalog), run, {})
     mlflow.set_tracking_uri(registry.tracking_uri)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.evaluation.gates import GateResult
+from ml_platform.evaluation.report import Report
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.rollout.plan import Hold, Keep, Promote, plan_deployment
 from ml_platform_tests.evaluation.test_gates import REPORT
@@ -13,7 +14,7 @@ def version(number: int, training_date: str = "2024-01-01") -> Version:
     return Version("m", str(number), f"digest{number}", training_date, "run", "source")
 
 
-def report(of: Version):  # noqa: ANN201 - a Report
+def report(of: Version) -> Report:
     return replace(REPORT, bundle_digest=of.digest)
 
 

@@ -55,7 +55,9 @@ class Platform:
     def trainings(self) -> list[dg.RunRequest]:
         """One tick of the retrain sensor."""
         context = dg.build_sensor_context(instance=self.instance, definitions=defs, resources={"lake": self.lake})
-        return self._unseen([r for r in defs.resolve_sensor_def("retrain_sensor")(context) or () if isinstance(r, dg.RunRequest)])
+        return self._unseen(
+            [r for r in defs.resolve_sensor_def("retrain_sensor")(context) or () if isinstance(r, dg.RunRequest)]
+        )
 
     def _unseen(self, requests: Any) -> list[dg.RunRequest]:
         fresh = [request for request in requests if request.run_key not in self.run_keys]
@@ -65,7 +67,9 @@ class Platform:
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         return self.materialize(request.asset_selection or [], request.partition_key, dict(request.tags))
 
-    def materialize(self, keys: Any, partition: str | None = None, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
+    def materialize(
+        self, keys: Any, partition: str | None = None, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
         repository = defs.get_repository_def()
         return dg.materialize(
             list({id(a): a for a in repository.assets_defs_by_key.values()}.values()),
@@ -79,10 +83,12 @@ class Platform:
     def refresh(self) -> int:
         """One tick of the freshness sensor, its backfills run as ranges; returns how many partitions it asked for."""
         selection = dg.AssetSelection.groups("features")
-        result = dg.evaluate_automation_conditions(defs, self.instance, asset_selection=selection, cursor=self.freshness_cursor)
+        result = dg.evaluate_automation_conditions(
+            defs, self.instance, asset_selection=selection, cursor=self.freshness_cursor
+        )
         self.freshness_cursor = result.cursor
         for key in (dg.AssetKey(["features", name]) for name in ("customer_activity", "terminal_risk")):
-            if days := sorted(result.get_requested_partitions(key)):
+            if days := sorted(filter(None, result.get_requested_partitions(key))):
                 assert self.materialize([key], tags={RANGE_START: days[0], RANGE_END: days[-1]}).success
         if result.get_num_requested(dg.AssetKey(["features", "online_store"])):
             assert self.materialize([dg.AssetKey(["features", "online_store"])]).success
@@ -143,7 +149,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator
         registry = Registry.at(settings)
         assert registry.champions() == {}  # which creates the database before two processes use it
         command = [sys.executable, "-m", "ml_platform.serving.main"]
-        with server(command, f"{settings.model_server_url}/health", folder / "server.log"), dg.DagsterInstance.local_temp(str(folder)) as instance:
+        with (
+            server(command, f"{settings.model_server_url}/health", folder / "server.log"),
+            dg.DagsterInstance.local_temp(str(folder)) as instance,
+        ):
             yield Platform(settings, instance, landing, Lake.at(settings), registry, ModelServer.at(settings))
 
 

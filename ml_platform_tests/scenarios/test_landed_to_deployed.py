@@ -38,7 +38,11 @@ def test_every_landed_day_became_a_raw_partition_with_green_checks(deployed: Pla
 
 
 def test_backlog_was_one_range_run_per_source(deployed: Platform) -> None:
-    runs = [run for run in deployed.instance.get_runs() if dg.AssetKey(["transactions", "raw"]) in (run.asset_selection or ())]
+    runs = [
+        run
+        for run in deployed.instance.get_runs()
+        if dg.AssetKey(["transactions", "raw"]) in (run.asset_selection or ())
+    ]
     assert [(run.asset_selection, run.status) for run in deployed.instance.get_runs() if not run.is_success] == []
     landed = deployed.instance.get_materialized_partitions(dg.AssetKey(["transactions", "landed"]))
     assert len(landed) == 60
@@ -76,7 +80,9 @@ def test_lineage_leads_from_the_served_version_to_landed_objects(deployed: Platf
     raw = deployed.lake.require("transactions/raw", date(2018, 5, 1))
     assert ("transactions/raw [2018-05-01]", raw.content_hash) in {(i.name, i.version) for i in training_set.inputs}
     landed = next(deployed.landing.objects("transactions/2018-05-01/"))
-    assert [(i.name, i.version, i.size) for i in raw.inputs] == [(deployed.landing.url(landed.key), landed.etag, landed.size)]
+    assert [(i.name, i.version, i.size) for i in raw.inputs] == [
+        (deployed.landing.url(landed.key), landed.etag, landed.size)
+    ]
 
 
 def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -> None:
@@ -86,7 +92,9 @@ def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -
     training_set = deployed.lake.require(f"{MODEL}/training_set", TRAINING_DATE)
     assert run.info.status == "FINISHED"
     assert run.data.tags["dagster_run_id"] == training_set.tags["dagster_run_id"]
-    assert len(deployed.registry.client.get_metric_history(champion.run_id, "train_loss")) == int(run.data.params["epochs"])
+    assert len(deployed.registry.client.get_metric_history(champion.run_id, "train_loss")) == int(
+        run.data.params["epochs"]
+    )
     assert run.data.metrics["validation_average_precision"] > 0.55
 
 
@@ -98,7 +106,9 @@ def as_json(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
 
 
-def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(deployed: Platform, demo_files: list[DailyFile]) -> None:
+def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(
+    deployed: Platform, demo_files: list[DailyFile]
+) -> None:
     """Online equals offline: the same rows, looked up by the server and given from the lake, score the same."""
     requests = rows_of(demo_files, TRAINING_DATE - ONE_DAY).slice(0, 50).drop_columns(["transaction_id"]).to_pylist()
     by_id = deployed.predict({"entities": [as_json(row) for row in requests]})
@@ -106,7 +116,10 @@ def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(deployed
     status = deployed.server.status(MODEL)
     assert status is not None
     for view, entity in (("customer_activity", "customer_id"), ("terminal_risk", "terminal_id")):
-        snapshot = {row.pop(entity): row for row in deployed.lake.read_table(f"features/{view}", [TRAINING_DATE]).drop_columns(["as_of"]).to_pylist()}
+        snapshot = {
+            row.pop(entity): row
+            for row in deployed.lake.read_table(f"features/{view}", [TRAINING_DATE]).drop_columns(["as_of"]).to_pylist()
+        }
         for row in full:
             row.update(snapshot.get(row[entity], {}))
     for row in full:
@@ -125,7 +138,11 @@ def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_fi
 def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(deployed: Platform) -> None:
     before = deployed.registry.aliases(MODEL)
     result = deployed.materialize(
-        [dg.AssetKey([MODEL, noun]) for noun in ("training_set", "candidate", "evaluation", "model_version", "deployment")], "2018-05-30"
+        [
+            dg.AssetKey([MODEL, noun])
+            for noun in ("training_set", "candidate", "evaluation", "model_version", "deployment")
+        ],
+        "2018-05-30",
     )
     assert result.success
     assert deployed.registry.aliases(MODEL) == before
@@ -148,7 +165,9 @@ def test_worse_candidate_is_held(deployed: Platform, demo_files: list[DailyFile]
 
     training = results[-1]
     assert training.success
-    materialized = {event.asset_key.path[-1] for event in training.get_asset_materialization_events() if event.asset_key}
+    materialized = {
+        event.asset_key.path[-1] for event in training.get_asset_materialization_events() if event.asset_key
+    }
     assert materialized == {"training_set", "candidate", "evaluation"}
     checks = deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE)
     assert checks["average_precision_is_above_minimum"] is False
@@ -163,7 +182,9 @@ def test_worse_candidate_is_held(deployed: Platform, demo_files: list[DailyFile]
 def test_deployment_alone_verifies_the_verdict_again(deployed: Platform) -> None:
     """Blocking does not hold across runs: a run of deployment only must not deploy what the gates refused."""
     before = deployed.registry.aliases(MODEL)
-    result = deployed.materialize([dg.AssetKey([MODEL, "model_version"]), dg.AssetKey([MODEL, "deployment"])], TRAINING_DATE.isoformat())
+    result = deployed.materialize(
+        [dg.AssetKey([MODEL, "model_version"]), dg.AssetKey([MODEL, "deployment"])], TRAINING_DATE.isoformat()
+    )
     assert deployed.registry.aliases(MODEL) == before
     assert result.get_asset_materialization_events() == []
 

@@ -113,7 +113,9 @@ def test_registry_that_goes_down_changes_nothing(client: TestClient, registry: T
     assert client.get("/ready").status_code == 200
 
 
-def test_server_is_not_ready_before_it_has_heard_of_the_champions(tmp_path: Path, registry: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_is_not_ready_before_it_has_heard_of_the_champions(
+    tmp_path: Path, registry: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry.down = True
     monkeypatch.setattr(server.Registry, "at", lambda _: registry)
     with TestClient(server.create_app(Settings(home=tmp_path))) as client:
@@ -158,7 +160,9 @@ def test_field_that_is_wrong_is_named(client: TestClient) -> None:
     assert "row 0, field 'tx_amount'" in answer.json()["detail"]
 
 
-def test_missing_online_store_is_503_for_ids_and_no_trouble_for_full_rows(client: TestClient, tmp_path: Path, catalog: Catalog) -> None:
+def test_missing_online_store_is_503_for_ids_and_no_trouble_for_full_rows(
+    client: TestClient, tmp_path: Path, catalog: Catalog
+) -> None:
     ready(client)
     for path in tmp_path.glob("online_store.db*"):
         path.unlink()

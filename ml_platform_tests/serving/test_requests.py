@@ -13,7 +13,9 @@ from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore
 from ml_platform.serving.requests import from_entities, from_rows
 
-SCHEMA = InputSchema({"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", {"clicks": -1.0, "age": 0.0}),))
+SCHEMA = InputSchema(
+    {"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", {"clicks": -1.0, "age": 0.0}),)
+)
 ENTITY = {"user": 7, "amount": 5, "at": "2018-04-01T12:00:00"}
 ROW = {"amount": 5.0, "at": "2018-04-01T12:00:00", "clicks": 3, "age": None}
 

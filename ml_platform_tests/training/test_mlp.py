@@ -13,7 +13,9 @@ PARAMS = {"hidden": [32], "epochs": 8, "lr": 0.01, "batch_size": 64}
 
 def fit(seed: int = 1, **params: object) -> tuple[MLP, list[dict[str, float]]]:
     heard: list[dict[str, float]] = []
-    model = MLP.fit({**PARAMS, **params}, X[:1500], Y[:1500], (X[1500:], Y[1500:]), seed, lambda _, figures: heard.append(figures))
+    model = MLP.fit(
+        {**PARAMS, **params}, X[:1500], Y[:1500], (X[1500:], Y[1500:]), seed, lambda _, figures: heard.append(figures)
+    )
     return model, heard
 
 
@@ -34,7 +36,9 @@ def test_saved_model_predicts_the_same_bits() -> None:
     np.testing.assert_array_equal(MLP.load(model.save()).predict(X), model.predict(X))
 
 
-@pytest.mark.parametrize(("params", "field"), [({"epoch": 3}, "epoch"), ({"dropout": 1.5}, "dropout"), ({"epochs": 0}, "epochs")])
+@pytest.mark.parametrize(
+    ("params", "field"), [({"epoch": 3}, "epoch"), ({"dropout": 1.5}, "dropout"), ({"epochs": 0}, "epochs")]
+)
 def test_unknown_or_impossible_param_names_the_field(params: dict, field: str) -> None:
     with pytest.raises(SpecError, match=f"mend candidates.params.{field}"):
         fit(**params)

@@ -37,10 +37,16 @@ def assembled(catalog: Catalog, labels: dict[int, int]) -> pa.Table:
         }
     )
     snapshot = pa.table(
-        {"customer_id": pa.array([7, 7], pa.int32()), AS_OF: pa.array([at(1, 0), at(4, 0)], STAMP), **{f: [1.0, 4.0] for f in view.features}}
+        {
+            "customer_id": pa.array([7, 7], pa.int32()),
+            AS_OF: pa.array([at(1, 0), at(4, 0)], STAMP),
+            **{f: [1.0, 4.0] for f in view.features},
+        }
     )
     source = catalog.sources["transactions"]
-    return assemble(rows, source, known, catalog.sources["fraud_labels"], "is_fraud", [view], {view.name: snapshot}, WINDOWS)
+    return assemble(
+        rows, source, known, catalog.sources["fraud_labels"], "is_fraud", [view], {view.name: snapshot}, WINDOWS
+    )
 
 
 def test_rows_have_label_features_of_their_day_and_split(catalog: Catalog) -> None:

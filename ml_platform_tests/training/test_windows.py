@@ -16,7 +16,9 @@ def test_windows_of_the_built_in_model() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 20), st.none() | st.integers(0, 20))
-def test_windows_have_their_length_their_gap_and_only_known_labels(window: int, validation: int, delay: int, embargo: int | None) -> None:
+def test_windows_have_their_length_their_gap_and_only_known_labels(
+    window: int, validation: int, delay: int, embargo: int | None
+) -> None:
     """Whatever the spec says, no day's label is still unknown and training ends an embargo before validation."""
     spec = TrainingSpec(window_days=window, validation_days=validation, embargo_days=embargo)
     used = windows(spec, delay, DATE)

@@ -19,8 +19,8 @@ ARCHITECTURE = "model.json"
 
 
 class Params(LoopParams):
-    hidden: tuple[int, ...] = Field((128, 128), description="width of each hidden layer")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    hidden: tuple[int, ...] = Field(default=(128, 128), description="width of each hidden layer")
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Architecture(BaseModel):
