@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, NOT_FINISHED_STATUSES
 
-from ml_platform.components.graph import SpecComponent, asset_key, catalog_of
+from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import ONE_DAY
@@ -29,7 +29,7 @@ class Automation(SpecComponent):
     spec_class = AutomationSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        catalog, pace = catalog_of(context), self.spec
+        catalog, pace = read_catalog(), self.spec
         freshness = dg.AutomationConditionSensorDefinition(
             "freshness_sensor",
             target=dg.AssetSelection.groups("features"),

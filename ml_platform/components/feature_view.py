@@ -11,11 +11,11 @@ from ml_platform.components.graph import (
     DayOutcome,
     SpecComponent,
     asset_key,
-    catalog_of,
     daily,
     days_back,
     dependency,
     make_days,
+    read_catalog,
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
@@ -30,7 +30,7 @@ class FeatureView(SpecComponent):
     spec_class = FeatureViewSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        catalog = catalog_of(context)
+        catalog = read_catalog()
         view = catalog.views[self.spec.name]
         return dg.Definitions(assets=[snapshot_asset(view, catalog)] if view.kind == "snapshot" else [])
 

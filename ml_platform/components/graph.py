@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import dagster as dg
@@ -46,16 +47,16 @@ class SpecComponent(dg.Component):
         return cls(attributes if attributes is not None else cls.spec_class())
 
 
-def catalog_of(context: dg.ComponentLoadContext) -> Catalog:
-    """The catalog of the defs folder that is being loaded."""
-    folder = context.project_root / "ml_platform" / "defs"
-    return load_catalog(folder, load_settings().first_day)
+def read_catalog() -> Catalog:
+    """All specs of the code location, read once."""
+    return load_catalog(first_day=load_settings().first_day)
 
 
 def asset_key(key: str) -> dg.AssetKey:
     return dg.AssetKey(key.split("/"))
 
 
+@cache
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
     """Days from `first_day` up to and including today: what is known at the start of today exists as of today."""
     return dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), end_offset=1)

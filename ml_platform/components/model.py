@@ -14,13 +14,13 @@ from ml_platform.components.graph import (
     CheckOutcome,
     SpecComponent,
     asset_key,
-    catalog_of,
     daily,
     days_back,
     dependency,
     markdown_table,
+    read_catalog,
 )
-from ml_platform.components.resources import mlflow_resource, step_of
+from ml_platform.components.resources import Tracking
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
@@ -50,7 +50,7 @@ class Model(SpecComponent):
     spec_class = ModelSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        catalog = catalog_of(context)
+        catalog = read_catalog()
         spec = catalog.models[self.spec.name]
         return dg.Definitions(
             assets=[
@@ -59,14 +59,8 @@ class Model(SpecComponent):
                 evaluation_asset(spec, catalog),
                 model_version_asset(spec, catalog),
                 deployment_asset(spec, catalog),
-            ],
-            resources={tracking_key(spec): mlflow_resource(spec.name)},
+            ]
         )
-
-
-def tracking_key(spec: ModelSpec) -> str:
-    """The resource key of the model's MLflow run: experiments differ by model."""
-    return f"{spec.name}_mlflow"
 
 
 def training_date_of(context: dg.AssetExecutionContext) -> date:
@@ -114,21 +108,22 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
                 description="Every row of the windows has a label; rows without one are left out.",
             ),
         ],
-        required_resource_keys={"lake", tracking_key(spec)},
         retry_policy=RETRIES,
         description=f"Rows, labels and point-in-time features that {spec.name} is trained and judged on, as of the partition's date.",
         **common,
     )
-    def training_set(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
-        lake: Lake = context.resources.lake
-        with step_of(getattr(context.resources, tracking_key(spec))) as run_id:
-            yield from make_training_set(spec, catalog, training_date_of(context), lake, run_id, context.run.run_id)
+    def training_set(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        with tracking.step(spec.name) as mlflow:
+            runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
+            yield from make_training_set(spec, catalog, training_date_of(context), lake, runs)
 
     return training_set  # type: ignore[return-value]  # the overload is lost behind **common
 
 
 def make_training_set(
-    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, mlflow_run: str, dagster_run: str
+    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, runs: dict[str, str]
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
@@ -159,11 +154,7 @@ def make_training_set(
         raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
 
     inputs = current_inputs(lake, training_needs(catalog, spec, training_date)) or []
-    tags = {
-        "inputs_fingerprint": inputs_fingerprint(inputs),
-        "mlflow_run_id": mlflow_run,
-        "dagster_run_id": dagster_run,
-    }
+    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), **runs}
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
     positives = int(columns_of(table.select([LABEL]))[LABEL].sum())
     yield dg.MaterializeResult(
@@ -186,16 +177,16 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(keys.candidate(spec.name)),
         deps=[dependency(keys.training_set(spec.name))],
-        required_resource_keys={"lake", tracking_key(spec)},
         op_tags={"dagster-k8s/config": pod_config(spec.resources)},
         retry_policy=RETRIES,
         description=f"A trained {spec.candidates[0].trainer} as a bundle: weights, fitted transforms, schema, manifest, model card.",
         **_common(spec, catalog, "candidate", "torch"),
     )
-    def candidate(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        day, lake = training_date_of(context), context.resources.lake
-        mlflow = getattr(context.resources, tracking_key(spec))
-        with step_of(mlflow) as run_id:
+    def candidate(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
+    ) -> dg.MaterializeResult:
+        day = training_date_of(context)
+        with tracking.step(spec.name) as mlflow:
             mlflow.log_params(
                 {"trainer": spec.candidates[0].trainer, "training_date": day, **spec.candidates[0].params}
             )
@@ -206,7 +197,7 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
                     f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 )
 
-            return train(spec, catalog, day, lake, run_id, on_epoch)
+            return train(spec, catalog, day, lake, mlflow.active_run().info.run_id, on_epoch)
 
     return candidate  # type: ignore[return-value]  # the overload is lost behind **common
 
@@ -260,15 +251,17 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             )
             for gate in spec.gates
         ],
-        required_resource_keys={"lake", "registry", tracking_key(spec)},
         retry_policy=RETRIES,
         description="What the candidate, and the champion on the same rows, are worth. The gates are its checks.",
         **common,
     )
-    def evaluation(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        lake, registry = context.resources.lake, context.resources.registry
-        mlflow = getattr(context.resources, tracking_key(spec))
-        with step_of(mlflow):
+    def evaluation(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        registry: dg.ResourceParam[Registry],
+        tracking: dg.ResourceParam[Tracking],
+    ) -> dg.MaterializeResult:
+        with tracking.step(spec.name) as mlflow:
             report, png = make_report(spec, training_date_of(context), lake, registry)
             mlflow.log_metrics({f"validation_{name}": value for name, value in report.metrics.items()})
             return _evaluation_result(report, judge(spec.gates, report), png)

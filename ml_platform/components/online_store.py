@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_platform.components.graph import RETRIES, SpecComponent, asset_key, catalog_of, dependency
+from ml_platform.components.graph import RETRIES, SpecComponent, asset_key, dependency, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.days import start_of
 from ml_platform.core.spec import FeatureViewSpec, OnlineStoreSpec
@@ -23,7 +23,7 @@ class OnlineStore(SpecComponent):
     spec_class = OnlineStoreSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return dg.Definitions(assets=[online_store_asset(catalog_of(context).snapshot_views())])
+        return dg.Definitions(assets=[online_store_asset(read_catalog().snapshot_views())])
 
 
 def online_store_asset(views: list[FeatureViewSpec]) -> dg.AssetsDefinition:

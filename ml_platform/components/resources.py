@@ -42,39 +42,37 @@ def model_server() -> ModelServer:
     return ModelServer.at(load_settings())
 
 
-def mlflow_resource(experiment: str) -> dg.ResourceDefinition:
-    """dagster-mlflow's MLflow run for all steps of a Dagster run. MLflow is imported only when a step starts."""
+class Tracking:
+    """The MLflow run of this Dagster run, kept by dagster-mlflow: all steps of a training log to one run."""
 
-    @dg.resource(description=f"MLflow run of this Dagster run, in the experiment {experiment}, through dagster-mlflow.")
-    def mlflow_run(context: dg.InitResourceContext) -> Any:
-        from dagster_mlflow.resources import MlFlow
+    def __init__(self, log: dg.DagsterLogManager, run: dg.DagsterRun, tracking_uri: str) -> None:
+        self.log = log
+        self.run = run
+        self.tracking_uri = tracking_uri
 
-        assert context.run is not None, "steps run in a run"
-        run = SimpleNamespace(
-            log=context.log,
-            dagster_run=context.run,
-            run_id=context.run.run_id,
-            resource_config={"experiment_name": experiment, "mlflow_tracking_uri": load_settings().mlflow_url},
+    @contextmanager
+    def step(self, experiment: str) -> Iterator[Any]:
+        """A step's part of the run; yields dagster-mlflow's object, which has MLflow's functions.
+
+        The MLflow run ends as the step does. Left to itself the run of a failed step would end as FINISHED: dagster-mlflow
+        unregisters `mlflow.end_run`, but MLflow registers another function at exit.
+        """
+        from dagster_mlflow.resources import MlFlow  # it imports MLflow and pandas
+
+        config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri}
+        mlflow: Any = MlFlow(
+            SimpleNamespace(log=self.log, dagster_run=self.run, run_id=self.run.run_id, resource_config=config)
         )
-        mlflow: Any = MlFlow(run)
-        mlflow.mlflow_run_id = mlflow.active_run().info.run_id  # left empty by MlFlow if it made the run itself
-        return mlflow
+        try:
+            yield mlflow
+        except BaseException:
+            mlflow.end_run("FAILED")
+            raise
+        mlflow.end_run("FINISHED")
 
-    return mlflow_run
 
-
-@contextmanager
-def step_of(mlflow: Any) -> Iterator[str]:
-    """A step's part of the MLflow run, which ends as the step does; yields the MLflow run's id.
-
-    Left to itself the run of a failed step would end as FINISHED: dagster-mlflow unregisters `mlflow.end_run`, but MLflow
-    registers another function at exit.
-    """
-    if mlflow.active_run() is None:  # steps and retries in one process share the resource
-        mlflow.start_run(run_id=mlflow.mlflow_run_id)
-    try:
-        yield mlflow.mlflow_run_id
-    except BaseException:
-        mlflow.end_run("FAILED")
-        raise
-    mlflow.end_run("FINISHED")
+@dg.resource(description="The MLflow run of this Dagster run (MLFLOW_TRACKING_URI), through dagster-mlflow.")
+def tracking(context: dg.InitResourceContext) -> Tracking:
+    assert context.run is not None, "steps run in a run"
+    assert context.log is not None, "and can log"
+    return Tracking(context.log, context.run, load_settings().mlflow_url)

@@ -11,11 +11,11 @@ from ml_platform.components.graph import (
     DayOutcome,
     SpecComponent,
     asset_key,
-    catalog_of,
     daily,
     dependency,
     make_days,
     markdown_table,
+    read_catalog,
 )
 from ml_platform.core import keys
 from ml_platform.core.spec import SourceSpec
@@ -31,7 +31,7 @@ class Source(SpecComponent):
     spec_class = SourceSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        spec = catalog_of(context).sources[self.spec.name]
+        spec = read_catalog().sources[self.spec.name]
         return dg.Definitions(assets=[landed_asset(spec), raw_asset(spec)])
 
 

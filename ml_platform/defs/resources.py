@@ -26,6 +26,7 @@ def resources() -> dg.Definitions:
             "store": adapters.online_store,
             "registry": adapters.registry,
             "server": adapters.model_server,
+            "tracking": adapters.tracking,
         },
         executor=executor(load_settings()),
     )

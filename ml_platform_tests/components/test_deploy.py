@@ -1,0 +1,81 @@
+"""Deployment moves the champion alias only as long as the server follows."""
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_platform.components.model import REPORT, deploy
+from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import DeploymentError
+from ml_platform.core.settings import Settings
+from ml_platform.registry.versions import Aliases, Version
+from ml_platform.resources.lake import Lake
+from ml_platform.rollout.plan import Hold
+from ml_platform_tests.evaluation.test_gates import REPORT as GOOD
+
+DAY = date(2024, 1, 1)
+METRICS = {"average_precision": 0.9, "roc_auc": 0.95}
+
+
+class Registry:
+    """A registry with an old champion and a new version."""
+
+    def __init__(self) -> None:
+        self.old = Version("fraud_detection", "1", "old", "2023-12-01", "run", "source")
+        self.new = Version("fraud_detection", "2", "new", "2024-01-01", "run", "source")
+        self.held = Aliases(champion=self.old)
+        self.history: list[Aliases] = []
+
+    def versions(self, _: str) -> list[Version]:
+        return [self.new, self.old]
+
+    def aliases(self, _: str) -> Aliases:
+        return self.held
+
+    def set_aliases(self, _: str, aliases: Aliases) -> None:
+        self.held = aliases
+        self.history.append(aliases)
+
+
+class Server:
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses = refuses
+
+    def wait_until_served(self, version: Version) -> dict[str, str]:
+        if self.refuses:
+            raise DeploymentError("fraud_detection/deployment", "refused", "train again")
+        return {"version": version.number, "digest": version.digest}
+
+
+def deployed(
+    catalog: Catalog, folder: Path, registry: Registry, server: Server, metrics: dict[str, float] = METRICS
+) -> Hold | dict[str, Any]:
+
+    lake = Lake.at(Settings(lake=str(folder)))
+    report = replace(GOOD, bundle_digest="new", metrics=metrics, positives=10)
+    lake.write_files(keys.evaluation("fraud_detection"), DAY, {REPORT: report.to_json()}, [])
+    return deploy(catalog.models["fraud_detection"], DAY, lake, registry, server)  # type: ignore[arg-type]
+
+
+def test_served_version_is_champion_and_the_old_one_previous(catalog: Catalog, tmp_path: Path) -> None:
+    registry = Registry()
+    assert deployed(catalog, tmp_path, registry, Server()) == {"version": "2", "digest": "new"}
+    assert registry.held == Aliases(champion=registry.new, previous=registry.old)
+
+
+def test_version_that_the_server_refuses_gives_the_aliases_back(catalog: Catalog, tmp_path: Path) -> None:
+    registry = Registry()
+    with pytest.raises(DeploymentError, match="refused"):
+        deployed(catalog, tmp_path, registry, Server(refuses=True))
+    assert registry.history == [Aliases(champion=registry.new, previous=registry.old), Aliases(champion=registry.old)]
+
+
+def test_red_gate_is_judged_again_and_holds(catalog: Catalog, tmp_path: Path) -> None:
+    registry = Registry()
+    outcome = deployed(catalog, tmp_path, registry, Server(), {"average_precision": 0.1, "roc_auc": 0.95})
+    assert isinstance(outcome, Hold)
+    assert registry.history == []

@@ -1,0 +1,61 @@
+"""The documents say what is there: commands, variables, links and every YAML block."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ml_platform.core.catalog import DEFS, SPEC_OF_COMPONENT, load_catalog
+from ml_platform.core.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "k8s" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]+)")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [(page.name, body) for page in PAGES for kind, body in BLOCK.findall(page.read_text()) if kind == language]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for page in PAGES for word in re.findall(r"`make ([a-z]+)", page.read_text())}
+    assert {"demo", "dev", "test", "check", "bench", "clean"} <= targets
+    assert named <= targets
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert f"`{field.validation_alias or f'ML_PLATFORM_{name.upper()}'}`" in text
+
+
+@pytest.mark.parametrize(("page", "body"), blocks("yaml"))
+def test_yaml_in_the_documents_is_valid(page: str, body: str) -> None:
+    document = yaml.safe_load(body)
+    SPEC_OF_COMPONENT[document["type"]].model_validate(document["attributes"])
+
+
+def test_model_of_the_readme_joins_the_built_in_catalog(tmp_path: Path) -> None:
+    for path in DEFS.rglob("defs.yaml"):
+        copy = tmp_path / path.parent.name / "defs.yaml"
+        copy.parent.mkdir()
+        copy.write_text(path.read_text())
+    (body,) = [body for page, body in blocks("yaml") if page == "README.md"]
+    (tmp_path / "night_fraud").mkdir()
+    (tmp_path / "night_fraud" / "defs.yaml").write_text(body)
+    assert set(load_catalog(tmp_path).models) == {"fraud_detection", "night_fraud"}
+
+
+def test_files_that_the_capabilities_name_exist() -> None:
+    text = (ROOT / "docs" / "capabilities.md").read_text()
+    paths = re.findall(r"`((?:ml_platform|ml_platform_tests|k8s|docs|benchmarks)/[^`]+?\.(?:py|md|yaml))`", text)
+    assert len(paths) > 40
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
