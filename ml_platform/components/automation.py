@@ -1,7 +1,6 @@
 """Automation: what sets the graph in motion. One sensor each for arrival, for freshness and for training."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -117,19 +116,19 @@ def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         minimum_interval_seconds=pace.retrain_interval,
         description="Starts a training when one is due by cadence or by changed inputs, and its inputs are complete.",
     )
-    def retrain(
-        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]
-    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def retrain(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
         busy = assets_in_progress(context.instance)
-        reasons = []
+        requests, reasons = [], []
         for spec in catalog.models.values():
             request = training_request(spec, catalog, lake, busy)
             if isinstance(request, dg.RunRequest):
-                yield request
+                requests.append(request)
             else:
                 reasons.append(f"{spec.name}: {request}")
-        if reasons:
-            yield dg.SkipReason("; ".join(reasons))
+        skipped = "; ".join(reasons) or None
+        if requests and skipped:  # Dagster takes a reason only where nothing is requested
+            context.log.info(skipped)
+        return dg.SensorResult(run_requests=requests, skip_reason=None if requests else skipped)
 
     return retrain
 

@@ -19,9 +19,11 @@ from ml_platform.components.graph import (
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.features.views import compute_snapshot, input_days
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.lineage import current_inputs, required_inputs, view_needs
 
 
 class FeatureView(SpecComponent):
@@ -68,13 +70,12 @@ def snapshot_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefiniti
 def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> DayOutcome:
     """Load the raw days that the snapshot looks back on, compute it, write it."""
     days = {source: input_days(view, catalog.sources[source], day) for source in view.inputs}
+    inputs = required_inputs(lake, view_needs(catalog, view, day))
     tables = {source: lake.dataset(keys.raw(source), known) for source, known in days.items() if known}
-    inputs = [
-        manifest.as_input(keys.raw(source), known)
-        for source in tables
-        for known, manifest in lake.manifests(keys.raw(source), days[source]).items()
-    ]
     rows = compute_snapshot(view, day, catalog.sources, tables)
+    if current_inputs(lake, view_needs(catalog, view, day)) != inputs:
+        subject = keys.partition(keys.feature_view(view.name), day)
+        raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
     manifest = lake.write_table(keys.feature_view(view.name), day, rows, inputs)
     return DayOutcome(
         day,

@@ -1,7 +1,8 @@
 """What all assets share: keys, the daily calendar, how they follow each other, and how they report."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -12,19 +13,21 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.errors import BundleError, FeatureError, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
+from ml_platform.core.spec import ModelSpec
 
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 # What was there before the sensor first looked counts as well; Dagster's own since_last_handled() forgets it.
-_HANDLED = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+HANDLED = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
 _MISSING_FROM_THE_START = dg.AutomationCondition.missing() & dg.AutomationCondition.initial_evaluation()
 
 # A day follows its inputs as soon as all of them are there and settled. Backlogs become one backfill (see automation.py).
 # A partition whose blocking checks failed was never materialized, so that `missing` covers it.
 FOLLOWS_INPUTS = (
-    (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(_HANDLED)
+    (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(HANDLED)
     & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
@@ -56,6 +59,15 @@ def asset_key(key: str) -> dg.AssetKey:
     return dg.AssetKey(key.split("/"))
 
 
+@contextmanager
+def mistakes_are_final() -> Iterator[None]:
+    """Fail a step without retry where another try can change nothing."""
+    try:
+        yield
+    except (SpecError, FeatureError, TrainingError, BundleError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
 @cache
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
     """Days from `first_day` up to and including today: what is known at the start of today exists as of today."""
@@ -76,6 +88,21 @@ def dependency(key: str, mapping: dg.PartitionMapping | None = None) -> dg.Asset
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
     """The days that this step is to make, in time order; a range run has many."""
     return sorted(date.fromisoformat(key) for key in context.partition_keys)
+
+
+def training_date_of(context: dg.AssetExecutionContext) -> date:
+    return date.fromisoformat(context.partition_key)
+
+
+def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str) -> dict[str, Any]:
+    """What all assets of a model have in common."""
+    return {
+        "partitions_def": daily(catalog.sources[spec.entity_rows].start_date),
+        "group_name": spec.name,
+        "kinds": set(kinds),
+        "tags": {"stage": stage},
+        "owners": list(spec.owners),
+    }
 
 
 @dataclass(frozen=True)
@@ -121,7 +148,12 @@ def make_days(
     """
     outcomes = []
     for day in days_of(context):
-        outcomes.append(make(day))
+        try:
+            with mistakes_are_final():
+                outcomes.append(make(day))
+        except Exception:
+            _record(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
+            raise
         state = "broken" if outcomes[-1].broken else "made"
         context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
@@ -133,12 +165,7 @@ def make_days(
         yield dg.MaterializeResult(check_results=list(_summarized(outcomes)))
         _report_each_day(context, key, outcomes)
         return
-    for outcome in made:
-        context.log_event(
-            dg.AssetMaterialization(
-                asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {})
-            )
-        )
+    _record(context, key, made)
     yield from _summarized(outcomes)
     _report_each_day(context, key, outcomes)
     reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
@@ -146,6 +173,16 @@ def make_days(
         f"{key}: {len(broken)} of {len(outcomes)} days are broken and were not written. " + " | ".join(reasons[:5]),
         allow_retries=False,
     )
+
+
+def _record(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> None:
+    """Record the days that were written by a step that will fail: they are in the lake, so Dagster has to know."""
+    for outcome in made:
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {})
+            )
+        )
 
 
 def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list[DayOutcome]) -> None:

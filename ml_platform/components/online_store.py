@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from ml_platform.components.graph import RETRIES, SpecComponent, asset_key, dependency, read_catalog
+from ml_platform.components.graph import HANDLED, RETRIES, SpecComponent, asset_key, dependency, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.days import start_of
 from ml_platform.core.spec import FeatureViewSpec, OnlineStoreSpec
@@ -11,7 +11,7 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import OnlineStore as Store
 
 FOLLOWS_SNAPSHOTS = (
-    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    dg.AutomationCondition.any_deps_updated().since(HANDLED)
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
 ).with_label("a snapshot has changed")

@@ -20,7 +20,7 @@ from ml_platform.components.graph import (
 from ml_platform.core import keys
 from ml_platform.core.spec import SourceSpec
 from ml_platform.data.contract import CHECKS, Finding, inspect
-from ml_platform.data.landing import day_prefix
+from ml_platform.data.landing import day_of, day_prefix
 from ml_platform.resources.lake import Input, Lake
 from ml_platform.resources.object_store import ObjectStore
 
@@ -78,7 +78,7 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
 
 def ingest(spec: SourceSpec, day: date, landing: ObjectStore, lake: Lake) -> DayOutcome:
     """Load one day's objects, hold them against the contract, and write the partition if they honour it."""
-    objects = list(landing.objects(day_prefix(spec.name, day)))
+    objects = [o for o in landing.objects(day_prefix(spec.name, day)) if day_of(spec.name, o.key)]
     inspection = inspect(spec, day, [(o.key, landing.read(o.key)) for o in objects])
     checks = tuple(_outcome(finding) for finding in inspection.findings)
     if inspection.table is None:

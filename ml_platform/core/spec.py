@@ -33,6 +33,12 @@ class ColumnSpec(Spec):
     max: float | None = None
     allowed: tuple[Any, ...] | None = Field(default=None, description="the only values that may occur")
 
+    @model_validator(mode="after")
+    def _only_numbers_have_ranges(self) -> "ColumnSpec":
+        if (self.min is not None or self.max is not None) and self.type in ("bool", "string", "timestamp"):
+            raise ValueError(f"min and max are for numbers, not for type {self.type}")
+        return self
+
 
 class SourceSpec(Described):
     """A daily feed of files. Day D's objects lie under `<landing>/<name>/D/` and arrive `delay_days` after D has ended."""
@@ -222,7 +228,7 @@ class ModelSpec(Described):
     candidates: tuple[CandidateSpec, ...] = Field(min_length=1, max_length=1)
     resources: ResourcesSpec = ResourcesSpec()
     gates: tuple[GateSpec, ...] = Field(
-        default=(), description="a model without gates is registered whatever it is worth"
+        default=(GateSpec(check="no_null_predictions"),), description="what a candidate passes to be registered"
     )
 
     @model_validator(mode="after")

@@ -180,6 +180,10 @@ def _failures(source: SourceSpec, day: date, frame: "pd.DataFrame") -> Iterator[
         pan.DataFrameSchema(columns, unique=list(source.key)).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
+        cannot = cases[cases["index"].isna()]
+        if len(cannot):  # a check that itself failed says nothing of the rows, so none of them counts as good
+            rule = f"the check could not be evaluated: {cannot['failure_case'].iloc[0]}"
+            yield "values_are_allowed", str(cannot["column"].iloc[0]), rule, list(range(len(frame)))
         cases = cases[cases["index"].notna()]
         for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
             rows = sorted({int(index) for index in group["index"]})

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from ml_platform.core import digest
 from ml_platform.core.days import consecutive_ranges
 
-_KEY = re.compile(r"^(?P<source>[^/]+)/(?P<day>\d{4}-\d{2}-\d{2})/(?P<file>[^/]+)$")
+# Names that begin with _ or . are other writers' own (_SUCCESS, _temporary).
+_KEY = re.compile(r"^(?P<source>[^/]+)/(?P<day>\d{4}-\d{2}-\d{2})/(?P<file>[^/_.][^/]*\.parquet)$")
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,9 @@ def find_arrivals(
     by_day: dict[date, list[LandedObject]] = {}
     ignored = []
     for found in objects:
-        match = _KEY.match(found.key)
-        day = _parsed(match["day"]) if match and match["source"] == source else None
+        day = day_of(source, found.key)
         if day is None:
-            ignored.append(f"{found.key}: not {source}/YYYY-MM-DD/<file>")
+            ignored.append(f"{found.key}: not {source}/YYYY-MM-DD/<file>.parquet")
         elif not first_day <= day <= last_day:
             ignored.append(f"{found.key}: its day is not within {first_day} to {last_day}")
         else:
@@ -99,9 +99,11 @@ def find_arrivals(
     return Arrivals(new, {**seen, **now}, tuple(ignored))
 
 
-def _parsed(text: str) -> date | None:
+def day_of(source: str, key: str) -> date | None:
+    """The day that an object belongs to by its name; None if it is not one of the source's."""
+    match = _KEY.match(key)
     try:
-        return date.fromisoformat(text)
+        return date.fromisoformat(match["day"]) if match and match["source"] == source else None
     except ValueError:
         return None
 
@@ -113,7 +115,9 @@ def read_table(content: bytes) -> pa.Table:
         ValueError: saying why the content cannot be read.
     """
     try:
-        return pq.read_table(io.BytesIO(content))
+        table = pq.read_table(io.BytesIO(content))
+        table.validate(full=True)  # also finds text that is not UTF-8
+        return table
     except (pa.ArrowException, OSError) as error:
         start = content[:20]
         raise ValueError(

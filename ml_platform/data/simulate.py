@@ -10,6 +10,7 @@ near them; terminals and cards are compromised for a while.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,48 +48,61 @@ class Population:
 
 
 def simulate(population: Population, days: int, first_day: date, seed: int) -> pa.Table:
-    """All transactions of `days` days, in time order.
+    """All transactions of `days` days, in time order. More days with the same seed leave the earlier ones as they are.
 
     Returns:
         One row per transaction: transaction_id (int64), tx_datetime (timestamp[us, UTC]), customer_id and terminal_id
         (int32), tx_amount (float64), tx_fraud and tx_fraud_scenario (int8; 0 genuine, 1 amount, 2 terminal, 3 card).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 0])
     mean_amount = rng.uniform(5, 100, population.customers)
     rate = rng.uniform(0, 4, population.customers)
     usable, offsets = _terminals_in_range(population, rng)
-    usable_count = np.diff(offsets)
+    rate = np.where(np.diff(offsets) > 0, rate, 0.0)
 
-    counts = rng.poisson(np.where(usable_count > 0, rate, 0.0), size=(days, population.customers))
-    day, customer = (np.repeat(index.ravel(), counts.ravel()) for index in np.indices(counts.shape))
-    second = rng.normal(SECONDS_PER_DAY / 2, 20_000, len(day)).astype(np.int64)
-    inside = (second > 0) & (second < SECONDS_PER_DAY)
-    day, customer, second = day[inside], customer[inside], second[inside]
-
-    amount = rng.normal(mean_amount[customer], mean_amount[customer] / 2)
-    redrawn = rng.uniform(0, 2 * mean_amount[customer])
-    amount = np.round(np.where(amount < 0, redrawn, amount), 2)
-    choice = (rng.random(len(day)) * usable_count[customer]).astype(np.int64)
-    terminal = usable[offsets[customer] + choice]
-
-    order = np.argsort(day * SECONDS_PER_DAY + second, kind="stable")
-    day, customer, second, amount, terminal = (a[order] for a in (day, customer, second, amount, terminal))
-    amount, scenario = _commit_fraud(population, days, day, customer, terminal, amount, rng)
+    per_day = [_spend(np.random.default_rng([seed, 1, day]), rate, mean_amount, usable, offsets) for day in range(days)]
+    day = np.repeat(np.arange(days), [len(rows.second) for rows in per_day])
+    spent = Spending(*(np.concatenate(column) for column in zip(*per_day, strict=True)))
+    amount, scenario = _commit_fraud(population, days, day, spent, seed)
 
     start = np.datetime64(start_of(first_day).replace(tzinfo=None), "us")
+    seconds = (day * SECONDS_PER_DAY + spent.second).astype("timedelta64[s]")
     return pa.table(
         {
             "transaction_id": pa.array(np.arange(len(day)), pa.int64()),
-            "tx_datetime": pa.array(
-                start + (day * SECONDS_PER_DAY + second).astype("timedelta64[s]"), pa.timestamp("us", tz="UTC")
-            ),
-            "customer_id": pa.array(customer, pa.int32()),
-            "terminal_id": pa.array(terminal, pa.int32()),
+            "tx_datetime": pa.array(start + seconds, pa.timestamp("us", tz="UTC")),
+            "customer_id": pa.array(spent.customer, pa.int32()),
+            "terminal_id": pa.array(spent.terminal, pa.int32()),
             "tx_amount": amount,
             "tx_fraud": pa.array(scenario > 0, pa.int8()),
             "tx_fraud_scenario": pa.array(scenario, pa.int8()),
         }
     )
+
+
+class Spending(NamedTuple):
+    """Genuine transactions as columns, in time order."""
+
+    second: np.ndarray
+    customer: np.ndarray
+    terminal: np.ndarray
+    amount: np.ndarray
+
+
+def _spend(
+    rng: np.random.Generator, rate: np.ndarray, mean_amount: np.ndarray, usable: np.ndarray, offsets: np.ndarray
+) -> Spending:
+    """One day's genuine transactions."""
+    customer = np.repeat(np.arange(len(rate)), rng.poisson(rate))
+    second = rng.normal(SECONDS_PER_DAY / 2, 20_000, len(customer)).astype(np.int64)
+    amount = rng.normal(mean_amount[customer], mean_amount[customer] / 2)
+    redrawn = rng.uniform(0, 2 * mean_amount[customer])
+    amount = np.round(np.where(amount < 0, redrawn, amount), 2)
+    choice = (rng.random(len(customer)) * np.diff(offsets)[customer]).astype(np.int64)
+    terminal = usable[offsets[customer] + choice]
+    order = np.argsort(second, kind="stable")
+    order = order[(second[order] > 0) & (second[order] < SECONDS_PER_DAY)]
+    return Spending(second[order], customer[order], terminal[order], amount[order])
 
 
 def _terminals_in_range(population: Population, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -104,33 +118,30 @@ def _terminals_in_range(population: Population, rng: np.random.Generator) -> tup
 
 
 def _commit_fraud(
-    population: Population,
-    days: int,
-    day: np.ndarray,
-    customer: np.ndarray,
-    terminal: np.ndarray,
-    amount: np.ndarray,
-    rng: np.random.Generator,
+    population: Population, days: int, day: np.ndarray, spent: Spending, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Amounts and scenarios after fraud; a later scenario overwrites an earlier one."""
-    amount = amount.copy()
+    amount = spent.amount.copy()
     scenario = np.where(amount > MAX_GENUINE_AMOUNT, 1, 0)
     first_row = np.searchsorted(day, np.arange(days + 1))
 
-    def rows_of(start: int, length: int) -> slice:
-        return slice(first_row[start], first_row[min(start + length, days)])
+    def rows_with(ids: np.ndarray, column: np.ndarray, on: int) -> np.ndarray:
+        rows = slice(first_row[on], first_row[on + 1])
+        return rows.start + np.flatnonzero(np.isin(column[rows], ids))
 
-    for start in range(days - 1):
+    for start in range(days):
+        rng = np.random.default_rng([seed, 2, start])
         chosen = rng.choice(population.terminals, _whole(population.compromised_terminals_per_day, rng), replace=False)
-        rows = rows_of(start, TERMINAL_COMPROMISED_DAYS)
-        scenario[rows][np.isin(terminal[rows], chosen)] = 2
-    for start in range(days - 1):
+        for on in range(start, min(start + TERMINAL_COMPROMISED_DAYS, days)):
+            scenario[rows_with(chosen, spent.terminal, on)] = 2
+    for start in range(days):
+        rng = np.random.default_rng([seed, 3, start])
         chosen = rng.choice(population.customers, _whole(population.compromised_cards_per_day, rng), replace=False)
-        rows = rows_of(start, CARD_COMPROMISED_DAYS)
-        theirs = rows.start + np.flatnonzero(np.isin(customer[rows], chosen))
-        taken = rng.choice(theirs, int(len(theirs) * CARD_FRAUD_SHARE), replace=False)
-        amount[taken] = np.round(amount[taken] * CARD_FRAUD_FACTOR, 2)
-        scenario[taken] = 3
+        for on in range(start, min(start + CARD_COMPROMISED_DAYS, days)):
+            theirs = rows_with(chosen, spent.customer, on)
+            taken = theirs[rng.random(len(theirs)) < CARD_FRAUD_SHARE]
+            amount[taken] = np.round(amount[taken] * CARD_FRAUD_FACTOR, 2)
+            scenario[taken] = 3
     return amount, scenario
 
 

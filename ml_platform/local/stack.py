@@ -100,8 +100,7 @@ def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
         "ML_PLATFORM_MODEL_SERVER_PORT": str(settings.model_server_port),
         "ML_PLATFORM_DAGSTER_PORT": str(settings.dagster_port),
         "DAGSTER_HOME": str(settings.home / "dagster"),
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
+        "EMBEDDED_S3_AUTH": f"{key},{secret}",
         "PYTHONUNBUFFERED": "1",
         "GIT_PYTHON_REFRESH": "quiet",
     }

@@ -13,7 +13,7 @@ The digest over all of them is the version's identity.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class ViewSchema:
 
     name: str
     entity: str
+    entity_type: str
     features: Mapping[str, float]
 
 
@@ -62,7 +63,12 @@ class InputSchema:
     @classmethod
     def of(cls, transforms: Transforms, rows: SourceSpec, views: Iterable[FeatureViewSpec]) -> "InputSchema":
         described = tuple(
-            ViewSchema(view.name, view.entity or "", {name: f.default for name, f in view.features.items()})
+            ViewSchema(
+                view.name,
+                view.entity or "",
+                rows.columns[view.entity or ""].type,
+                {name: f.default for name, f in view.features.items()},
+            )
             for view in views
         )
         looked_up = {name for view in described for name in view.features}
@@ -70,7 +76,7 @@ class InputSchema:
         return cls(request, described)
 
     def to_json(self) -> bytes:
-        views = [{"name": v.name, "entity": v.entity, "features": v.features} for v in self.views]
+        views = [asdict(v) for v in self.views]
         return json.dumps({"request": self.request, "views": views}, indent=1).encode()
 
     @classmethod

@@ -178,7 +178,7 @@ class Lake:
     ) -> Manifest:
         """Replace a partition by these rows."""
         content_hash = digest.of_table(table)
-        name = f"part-{content_hash[:16]}.parquet"
+        name = f"part-{content_hash[:16]}-{uuid4().hex[:8]}.parquet"
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         return self._commit(key, day, {name: buffer.getvalue()}, table.num_rows, content_hash, inputs, tags)
@@ -193,7 +193,8 @@ class Lake:
     ) -> Manifest:
         """Replace a partition by this set of files."""
         content_hash = digest.of_files(files)
-        placed = {f"{content_hash[:16]}/{name}": content for name, content in files.items()}
+        version = f"{content_hash[:16]}-{uuid4().hex[:8]}"
+        placed = {f"{version}/{name}": content for name, content in files.items()}
         return self._commit(key, day, placed, len(files), content_hash, inputs, tags)
 
     def _commit(

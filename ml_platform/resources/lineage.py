@@ -42,6 +42,15 @@ def current_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input] | 
     return inputs
 
 
+def required_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input]:
+    """What those partitions hold at present.
+
+    Raises:
+        LakeError: if one is missing.
+    """
+    return [lake.require(key, day).as_input(key, day) for key, day in needs]
+
+
 def view_is_current(lake: Lake, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
     """Whether the snapshot exists and was computed from what its raw partitions hold now."""
     manifest = lake.manifest(keys.feature_view(view.name), day)

@@ -34,7 +34,7 @@ class ModelServer:
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
             return answer.raise_for_status().json()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:
             raise DeploymentError(
                 f"{model}/deployment",
                 f"the model server at {self.url} does not answer: {error}",
@@ -49,7 +49,13 @@ class ModelServer:
         """
         deadline = self.clock() + timeout
         while True:
-            status = self.status(version.model)
+            try:
+                status = self.status(version.model)
+            except DeploymentError:
+                if self.clock() > deadline:
+                    raise
+                self.sleep(1.0)  # a server that restarts is given until the deadline
+                continue
             if status and status.get("digest") == version.digest:
                 return status
             refused = (status or {}).get("refused") or {}

@@ -60,10 +60,11 @@ class OnlineStore:
             FeatureError: if the store cannot be read or has no such view: that is no reason to answer with defaults.
         """
         wanted, names = list(set(ids)), list(features)
-        columns = ", ".join(f'"{name}"' for name in (entity, *names))
+        # Qualified, since SQLite takes a bare "name" that is no column for a string.
+        columns = ", ".join(f'"{view}"."{name}"' for name in (entity, *names))
         marks = ", ".join("?" for _ in wanted)
         with self._reading(view) as connection:
-            rows = connection.execute(f'SELECT {columns} FROM "{view}" WHERE "{entity}" IN ({marks})', wanted)
+            rows = connection.execute(f'SELECT {columns} FROM "{view}" WHERE "{view}"."{entity}" IN ({marks})', wanted)
             return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
     def as_of(self, view: str) -> datetime:

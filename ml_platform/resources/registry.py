@@ -83,7 +83,7 @@ class Registry:
         with self._translated("registry"):
             return {
                 m.name: _version(self.client.get_model_version(m.name, str(m.aliases["champion"])))
-                for m in self.client.search_registered_models()
+                for m in self._all_models()
                 if "champion" in m.aliases
             }
 
@@ -96,6 +96,15 @@ class Registry:
             files = {file.name: file.read_bytes() for file in sorted(path.iterdir())}
         bundle.verify(files, version.digest, version.label)
         return files
+
+    def _all_models(self) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_registered_models(page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _ensure_model(self, model: str) -> None:
         if not self.client.search_registered_models(f"name = '{model}'"):

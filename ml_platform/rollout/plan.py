@@ -39,6 +39,10 @@ def plan_deployment(version: Version, aliases: Aliases, report: Report, gates: S
     champion = aliases.champion
     if champion and champion.number == version.number:
         return Keep()
+    compared = report.champion.version if report.champion else None
+    if compared != (champion.number if champion else None):
+        present = f"version {champion.number}" if champion else "none"
+        return Hold(f"it was evaluated against champion {compared or 'none'}, and the champion is {present} now")
     if champion and champion.training_date > version.training_date:
         return Hold(
             f"champion version {champion.number} was trained as of {champion.training_date}, later than {version.training_date}"

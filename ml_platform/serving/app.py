@@ -88,8 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.get("/ready")
     def ready() -> JSONResponse:
-        waiting = sorted(models.refused.keys() - models.served.keys())
-        content = {"ready": models.synchronized and not waiting, "models": sorted(models.served), "refused": waiting}
+        content = {"ready": models.synchronized, "models": sorted(models.served), "refused": sorted(models.refused)}
         return JSONResponse(content, 200 if content["ready"] else 503)
 
     @app.get("/version")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ml_platform.core.errors import BundleError, PlatformError
+from ml_platform.core.errors import BundleError, RegistryError
 from ml_platform.registry.bundle import Bundle, unpack
 from ml_platform.registry.versions import Version
 from ml_platform.resources.registry import Registry
@@ -58,14 +58,19 @@ class ServedModels:
         for model in self.served.keys() - champions.keys():
             del self.served[model]
             log.info("%s has no champion any more", model)
+        for model in self.refused.keys() - champions.keys():
+            del self.refused[model]
         self.synchronized = True
 
     def _take(self, model: str, version: Version) -> None:
         try:
             bundle = unpack(self.registry.download(version), version.label)
             _self_test(bundle, version.label)
-        except PlatformError as error:
-            self.refused[model] = Refused(version, str(error))
+        except RegistryError as error:  # it may answer the next time
+            log.warning("cannot load %s: %s", version.label, error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one bundle, the other models go on
+            self.refused[model] = Refused(version, f"{type(error).__name__}: {error}")
             log.warning("refused %s: %s", version.label, error)
             return
         self.served[model] = Served(version, bundle, self.clock())
@@ -86,4 +91,6 @@ def empty_column(type_: str) -> np.ndarray:
     """One row of a harmless value of a column type."""
     if type_ == "timestamp":
         return np.array(["2020-01-01"], dtype="datetime64[us]")
+    if type_ == "bool":
+        return np.zeros(1, dtype=bool)
     return np.array([""]) if type_ == "string" else np.zeros(1)

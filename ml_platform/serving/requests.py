@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ml_platform.core.errors import RequestError
-from ml_platform.registry.bundle import InputSchema
+from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore
 
 Row = Mapping[str, Any]
@@ -24,7 +24,7 @@ def from_entities(schema: InputSchema, rows: Sequence[Row], store: OnlineStore) 
     _only(rows, [*schema.entities, *schema.request])
     columns = {name: _request_column(rows, name, type_) for name, type_ in schema.request.items()}
     for view in schema.views:
-        ids = [_entity(row, position, view.entity) for position, row in enumerate(rows)]
+        ids = [_entity(row, position, view) for position, row in enumerate(rows)]
         found = store.read(view.name, view.entity, ids, view.features)
         for name, default in view.features.items():
             values = (found[id_][name] if id_ in found else None for id_ in ids)
@@ -67,6 +67,8 @@ def _request_column(rows: Sequence[Row], name: str, type_: str) -> np.ndarray:
     values = [_required(row, position, name) for position, row in enumerate(rows)]
     if type_ == "timestamp":
         return np.array([_time(value, position, name) for position, value in enumerate(values)], dtype="datetime64[us]")
+    if type_ == "bool":
+        return np.array([_flag(value, position, name) for position, value in enumerate(values)], dtype=bool)
     if type_ == "string":
         return np.array([_text(value, position, name) for position, value in enumerate(values)])
     return np.array([_number(value, position, name) for position, value in enumerate(values)], dtype=np.float64)
@@ -82,16 +84,24 @@ def _number(value: Any, position: int, name: str) -> float:
     raise _error(position, name, f"must be a finite number, not {str(value)[:40]!r}")
 
 
+def _flag(value: Any, position: int, name: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _error(position, name, f"must be true or false, not {str(value)[:40]!r}")
+
+
 def _text(value: Any, position: int, name: str) -> str:
     if isinstance(value, str):
         return value
     raise _error(position, name, f"must be a string, not {str(value)[:40]!r}")
 
 
-def _entity(row: Row, position: int, name: str) -> int | str:
-    value = _required(row, position, name)
-    if isinstance(value, bool) or not isinstance(value, int | str) or (isinstance(value, int) and abs(value) >= 2**63):
-        raise _error(position, name, f"must be an id: a 64-bit integer or a string, not {str(value)[:40]!r}")
+def _entity(row: Row, position: int, view: ViewSchema) -> int | str:
+    value = _required(row, position, view.entity)
+    if view.entity_type == "string":
+        return _text(value, position, view.entity)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+        raise _error(position, view.entity, f"must be a 64-bit integer, not {str(value)[:40]!r}")
     return value
 
 

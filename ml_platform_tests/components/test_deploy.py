@@ -1,5 +1,6 @@
 """Deployment moves the champion alias only as long as the server follows."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from ml_platform.components.model import REPORT, deploy
+from ml_platform.components.evaluation import REPORT
+from ml_platform.components.release import deploy
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError
 from ml_platform.core.settings import Settings
+from ml_platform.evaluation.report import ChampionReport
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
 from ml_platform.rollout.plan import Hold
@@ -42,10 +45,12 @@ class Registry:
 
 
 class Server:
-    def __init__(self, refuses: bool = False) -> None:
+    def __init__(self, refuses: bool = False, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.refuses = refuses
+        self.meanwhile = meanwhile
 
     def wait_until_served(self, version: Version) -> dict[str, str]:
+        self.meanwhile()
         if self.refuses:
             raise DeploymentError("fraud_detection/deployment", "refused", "train again")
         return {"version": version.number, "digest": version.digest}
@@ -56,7 +61,13 @@ def deployed(
 ) -> Hold | dict[str, Any]:
 
     lake = Lake.at(Settings(lake=str(folder)))
-    report = replace(GOOD, bundle_digest="new", metrics=metrics, positives=10)
+    report = replace(
+        GOOD,
+        bundle_digest="new",
+        metrics=metrics,
+        positives=10,
+        champion=ChampionReport("1", {"average_precision": 0.5}),
+    )
     lake.write_files(keys.evaluation("fraud_detection"), DAY, {REPORT: report.to_json()}, [])
     return deploy(catalog.models["fraud_detection"], DAY, lake, registry, server)  # type: ignore[arg-type]
 
@@ -72,6 +83,14 @@ def test_version_that_the_server_refuses_gives_the_aliases_back(catalog: Catalog
     with pytest.raises(DeploymentError, match="refused"):
         deployed(catalog, tmp_path, registry, Server(refuses=True))
     assert registry.history == [Aliases(champion=registry.new, previous=registry.old), Aliases(champion=registry.old)]
+
+
+def test_failed_deployment_does_not_undo_another_one_that_went_on(catalog: Catalog, tmp_path: Path) -> None:
+    registry = Registry()
+    third = Aliases(champion=Version("fraud_detection", "3", "third", "2024-01-02", "run", "source"))
+    with pytest.raises(DeploymentError, match="refused"):
+        deployed(catalog, tmp_path, registry, Server(True, lambda: registry.set_aliases("", third)))
+    assert registry.held == third
 
 
 def test_red_gate_is_judged_again_and_holds(catalog: Catalog, tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def test_impossible_value_names_its_line(tmp_path: Path) -> None:
     assert mistake(tmp_path).startswith(f"{path}:10: `columns.user_id.type`")
 
 
+def test_range_on_text_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE.replace("{type: int32}", "{type: string, min: 0}"))
+    assert "min and max are for numbers, not for type string" in mistake(tmp_path)
+
+
 def test_missing_field_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, SOURCE.replace("  key: [click_id]\n", ""))
     assert f"{path}:2: `key` is required" in mistake(tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.spec import SourceSpec
+from ml_platform.core.spec import ColumnSpec, SourceSpec
 from ml_platform.data.contract import CHECKS, Inspection, arrow_schema, inspect
 
 DAY = date(2018, 4, 1)
@@ -64,6 +64,19 @@ def test_unreadable_object(source: SourceSpec) -> None:
     check, count, problem = only_failure(look(source, rows(), b"<html>"))
     assert (check, count) == ("objects_are_readable", 1)
     assert problem.startswith("o1.parquet: not a readable Parquet file")
+
+
+def test_text_that_is_not_utf8_is_unreadable(source: SourceSpec) -> None:
+    table = rows().append_column("note", pa.array([b"\xff"] * 10).view(pa.string()))
+    assert only_failure(look(source, table))[0] == "objects_are_readable"
+
+
+def test_check_that_cannot_be_evaluated_does_not_pass(source: SourceSpec) -> None:
+    """A rule that fails on the values themselves must not count as kept."""
+    broken = ColumnSpec.model_construct(type="string", nullable=False, min=0.0, max=None, allowed=None)
+    text = source.model_copy(update={"columns": {**source.columns, "note": broken}})
+    inspection = look(text, rows().append_column("note", pa.array(["x"] * 10)))
+    assert only_failure(inspection)[:2] == ("values_are_allowed", 10)
 
 
 def test_missing_column(source: SourceSpec) -> None:

@@ -49,6 +49,8 @@ def test_run_key_names_content_and_look() -> None:
         "clicks/readme.txt",
         "clicks/2024-13-01/a.parquet",
         "clicks/2024-01-01/deep/a.parquet",
+        "clicks/2024-01-01/_SUCCESS",
+        "clicks/2024-01-01/.a.parquet",
         "other/2024-01-01/a.parquet",
         "clicks/2023-12-31/a.parquet",
         "clicks/2025-01-01/a",
@@ -60,7 +62,7 @@ def test_objects_outside_pattern_or_calendar_are_ignored_with_a_reason(key: str)
     assert found.ignored[0].startswith(key)
 
 
-@given(st.permutations([landed(f"clicks/2024-01-0{n}/{name}", name) for n in (1, 2) for name in "abc"]))
+@given(st.permutations([landed(f"clicks/2024-01-0{n}/{name}.parquet", name) for n in (1, 2) for name in "abc"]))
 def test_order_of_arrival_does_not_matter(objects: list[LandedObject]) -> None:
     found = find_arrivals("clicks", objects, {}, FIRST, LAST)
     assert found == find_arrivals("clicks", sorted(objects, key=lambda o: o.key), {}, FIRST, LAST)

@@ -33,6 +33,14 @@ def test_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
     assert not simulate(small, 5, FIRST, 1).equals(simulate(small, 5, FIRST, 2))
 
 
+def test_more_days_leave_the_earlier_ones_as_they_are() -> None:
+    """Or landing one more day would overwrite all the days before it."""
+    small = Population.scaled(300)
+    longer = simulate(small, 30, FIRST, 1)
+    shorter = simulate(small, 20, FIRST, 1)
+    assert longer.slice(0, shorter.num_rows).equals(shorter)
+
+
 def test_rows_are_in_time_order_within_their_days(simulated: pa.Table) -> None:
     times = simulated["tx_datetime"].to_numpy()
     assert (times[1:] >= times[:-1]).all()

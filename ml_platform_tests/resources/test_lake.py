@@ -96,6 +96,13 @@ def test_writer_that_dies_leaves_the_old_partition(
     assert lake.read_table("x/raw", [DAY]).equals(NEW)
 
 
+def test_writers_of_the_same_content_do_not_share_files(tmp_path: Path) -> None:
+    """Or one that replaces the other's version would delete what the other is about to name."""
+    lake = on_disk(tmp_path)
+    assert lake.write_table("x/raw", DAY, OLD, []).files != lake.write_table("x/raw", DAY, OLD, []).files
+    assert lake.write_files("m/c", DAY, {"a": b"1"}, []).files != lake.write_files("m/c", DAY, {"a": b"1"}, []).files
+
+
 def test_layout_is_plain_hive_that_others_read_without_us(tmp_path: Path) -> None:
     lake = on_disk(tmp_path)
     lake.write_table("x/raw", DAY, OLD, [])

@@ -32,6 +32,16 @@ def test_waits_until_the_new_digest_is_read_back() -> None:
     assert Told(None, OLD, NEW).wait_until_served(VERSION) == NEW
 
 
+def test_server_that_restarts_is_waited_for() -> None:
+    class Restarting(Told):
+        def status(self, model: str) -> dict[str, Any] | None:
+            if self.now < 5:
+                raise DeploymentError("m/deployment", "does not answer", "start it")
+            return super().status(model)
+
+    assert Restarting(NEW).wait_until_served(VERSION) == NEW
+
+
 def test_refusal_ends_the_waiting_with_its_reason() -> None:
     server = Told(OLD, {**OLD, "refused": {"version": "2", "reason": "self-test failed"}})
     with pytest.raises(DeploymentError, match="refused version 2: self-test failed"):

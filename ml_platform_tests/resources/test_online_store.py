@@ -45,6 +45,12 @@ def test_writer_that_dies_leaves_the_old_rows(store: OnlineStore) -> None:
     assert store.read("activity", "user", [0], ["clicks"]) == {0: {"clicks": 1}}
 
 
+def test_feature_that_the_store_does_not_have_is_an_error(store: OnlineStore) -> None:
+    store.write("activity", "user", rows(1), JUNE)
+    with pytest.raises(FeatureError, match="no such column"):
+        store.read("activity", "user", [0], ["never_written"])
+
+
 def test_missing_store_or_view_is_an_error_not_a_default(store: OnlineStore) -> None:
     with pytest.raises(FeatureError, match="materialize features/online_store"):
         store.read("activity", "user", [1], ["clicks"])

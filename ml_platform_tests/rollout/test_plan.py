@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.evaluation.gates import GateResult
-from ml_platform.evaluation.report import Report
+from ml_platform.evaluation.report import ChampionReport, Report
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.rollout.plan import Hold, Keep, Promote, plan_deployment
 from ml_platform_tests.evaluation.test_gates import REPORT
@@ -14,8 +14,9 @@ def version(number: int, training_date: str = "2024-01-01") -> Version:
     return Version("m", str(number), f"digest{number}", training_date, "run", "source")
 
 
-def report(of: Version) -> Report:
-    return replace(REPORT, bundle_digest=of.digest)
+def report(of: Version, against: Version | None = None) -> Report:
+    champion = ChampionReport(against.number, {"average_precision": 0.5}) if against else None
+    return replace(REPORT, bundle_digest=of.digest, champion=champion)
 
 
 PASSED, FAILED = GateResult("good", True, "fine"), GateResult("bad", False, "0.1; at least 0.5 wanted")
@@ -28,7 +29,7 @@ def test_first_version_is_promoted() -> None:
 
 def test_better_version_replaces_the_champion_which_stays_as_previous() -> None:
     one, two = version(1), version(2)
-    assert plan_deployment(two, Aliases(champion=one), report(two), [PASSED]) == Promote(Aliases(two, one))
+    assert plan_deployment(two, Aliases(champion=one), report(two, one), [PASSED]) == Promote(Aliases(two, one))
 
 
 def test_failed_gate_holds_with_its_reason() -> None:
@@ -40,6 +41,12 @@ def test_evaluation_of_another_bundle_does_not_count() -> None:
     assert isinstance(plan_deployment(version(2), Aliases(), report(version(1)), [PASSED]), Hold)
 
 
+def test_version_that_was_never_compared_with_the_present_champion_is_held() -> None:
+    """Two trainings at once, both evaluated while there was no champion: the second has to be evaluated again."""
+    action = plan_deployment(version(2), Aliases(champion=version(1)), report(version(2)), [PASSED])
+    assert action == Hold("it was evaluated against champion none, and the champion is version 1 now")
+
+
 def test_champion_is_kept_when_deployed_again() -> None:
     one = version(1)
     assert plan_deployment(one, Aliases(champion=one), report(one), [PASSED]) == Keep()
@@ -47,7 +54,7 @@ def test_champion_is_kept_when_deployed_again() -> None:
 
 def test_backfilled_older_training_does_not_replace_a_newer_champion() -> None:
     old, new = version(2, "2023-12-01"), version(1, "2024-01-01")
-    action = plan_deployment(old, Aliases(champion=new), report(old), [PASSED])
+    action = plan_deployment(old, Aliases(champion=new), report(old, new), [PASSED])
     assert isinstance(action, Hold)
     assert "later than 2023-12-01" in action.reason
 
@@ -58,7 +65,7 @@ def test_whatever_is_deployed_champion_and_previous_always_differ(history: list[
     aliases = Aliases()
     for number, good in history:
         one = version(number)
-        action = plan_deployment(one, aliases, report(one), [PASSED if good else FAILED])
+        action = plan_deployment(one, aliases, report(one, aliases.champion), [PASSED if good else FAILED])
         if isinstance(action, Promote):
             assert good
             aliases = action.aliases

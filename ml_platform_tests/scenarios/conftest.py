@@ -55,9 +55,9 @@ class Platform:
     def trainings(self) -> list[dg.RunRequest]:
         """One tick of the retrain sensor."""
         context = dg.build_sensor_context(instance=self.instance, definitions=defs, resources={"lake": self.lake})
-        return self._unseen(
-            [r for r in defs.resolve_sensor_def("retrain_sensor")(context) or () if isinstance(r, dg.RunRequest)]
-        )
+        result = defs.resolve_sensor_def("retrain_sensor")(context)
+        assert isinstance(result, dg.SensorResult)
+        return self._unseen(result.run_requests or [])
 
     def _unseen(self, requests: Any) -> list[dg.RunRequest]:
         fresh = [request for request in requests if request.run_key not in self.run_keys]

@@ -28,6 +28,7 @@ class Told:
         self.bundles = {"1": make_bundle(catalog), "2": make_bundle(catalog, seed=1)}
         self.champion: str | None = "1"
         self.down = False
+        self.downloads_fail = False
 
     def champions(self) -> dict[str, Version]:
         if self.down:
@@ -38,6 +39,8 @@ class Told:
         return {"fraud": Version("fraud", self.champion, digest, "2018-05-31", "run", "source")}
 
     def download(self, version: Version) -> dict[str, bytes]:
+        if self.downloads_fail:
+            raise RegistryError("registry", "went away in between", "wait")
         return self.bundles[version.number]
 
 
@@ -104,6 +107,25 @@ def test_bad_bundle_is_refused_and_the_old_one_keeps_serving(client: TestClient,
     assert described["refused"]["version"] == "2"
     assert "cannot be loaded" in described["refused"]["reason"]
     assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).json()["version"] == "1"
+
+
+def test_download_that_fails_is_tried_again(client: TestClient, registry: Told) -> None:
+    """Only a bundle that is bad is refused for good; a registry that stumbles is not the bundle's fault."""
+    ready(client)
+    registry.downloads_fail = True
+    registry.champion = "2"
+    assert "refused" not in client.get("/models/fraud").json()
+    registry.downloads_fail = False
+    eventually(lambda: client.get("/models/fraud").json()["version"] == "2")
+
+
+def test_refused_first_version_that_is_withdrawn_is_forgotten(client: TestClient, registry: Told) -> None:
+    ready(client)
+    registry.bundles["2"] = {"junk": b""}
+    registry.champion = "2"
+    eventually(lambda: client.get("/ready").json()["refused"] == ["fraud"])
+    registry.champion = None
+    eventually(lambda: client.get("/ready").json() == {"ready": True, "models": [], "refused": []})
 
 
 def test_registry_that_goes_down_changes_nothing(client: TestClient, registry: Told) -> None:

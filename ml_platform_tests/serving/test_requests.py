@@ -14,7 +14,7 @@ from ml_platform.resources.online_store import OnlineStore
 from ml_platform.serving.requests import from_entities, from_rows
 
 SCHEMA = InputSchema(
-    {"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", {"clicks": -1.0, "age": 0.0}),)
+    {"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", "int64", {"clicks": -1.0, "age": 0.0}),)
 )
 ENTITY = {"user": 7, "amount": 5, "at": "2018-04-01T12:00:00"}
 ROW = {"amount": 5.0, "at": "2018-04-01T12:00:00", "clicks": 3, "age": None}
@@ -72,12 +72,24 @@ def test_missing_field_is_named(missing: str) -> None:
         from_rows(SCHEMA, [{key: value for key, value in ROW.items() if key != missing}])
 
 
-@pytest.mark.parametrize("user", [None, 1.5, True, 2**63, [1]])
+@pytest.mark.parametrize("user", [None, 1.5, True, 2**63, [1], "7"])
 def test_impossible_id_is_named(store: OnlineStore, user: Any) -> None:
-    with pytest.raises(RequestError, match="field 'user': must be an id"):
+    with pytest.raises(RequestError, match="field 'user': must be a 64-bit integer"):
         from_entities(SCHEMA, [{**ENTITY, "user": user}], store)
 
 
 def test_store_that_cannot_be_read_is_no_reason_for_defaults(tmp_path: Path) -> None:
     with pytest.raises(FeatureError):
         from_entities(SCHEMA, [ENTITY], OnlineStore(tmp_path / "nothing.db"))
+
+
+def test_flags_and_string_ids_are_taken_as_what_they_are(tmp_path: Path) -> None:
+    schema = InputSchema({"vip": "bool"}, (ViewSchema("activity", "name", "string", {"clicks": -1.0}),))
+    store = OnlineStore(tmp_path / "online.db")
+    store.write("activity", "name", pa.table({"name": ["ann"], "clicks": [3.0]}), datetime(2018, 4, 1, tzinfo=UTC))
+    columns = from_entities(schema, [{"name": "ann", "vip": True}], store)
+    assert (columns["clicks"].tolist(), columns["vip"].dtype) == ([3.0], np.dtype(bool))
+    with pytest.raises(RequestError, match="field 'vip': must be true or false"):
+        from_entities(schema, [{"name": "ann", "vip": 1}], store)
+    with pytest.raises(RequestError, match="field 'name': must be a string"):
+        from_entities(schema, [{"name": 7, "vip": True}], store)

@@ -1,0 +1,186 @@
+"""The first half of a training: `<model>/training_set` and `<model>/candidate`."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from ml_platform.components.graph import (
+    RETRIES,
+    CheckOutcome,
+    asset_key,
+    days_back,
+    dependency,
+    mistakes_are_final,
+    model_attributes,
+    training_date_of,
+)
+from ml_platform.components.resources import Tracking
+from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.days import start_of
+from ml_platform.core.errors import LakeError
+from ml_platform.core.spec import ModelSpec
+from ml_platform.registry import bundle
+from ml_platform.registry.candidate import train_candidate
+from ml_platform.resources.cluster import pod_config
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
+from ml_platform.training.training_set import LABEL, assemble, columns_of, leakage
+from ml_platform.training.windows import windows
+
+NO_FUTURE = "no_future_information"
+ROWS_LABELLED = "every_row_has_a_label"
+
+
+def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
+    key = keys.training_set(spec.name)
+    common = model_attributes(spec, catalog, "training_set", "ibis", "duckdb")
+    today = date(2000, 1, 1)  # any: the windows lie at fixed distances
+    used = windows(spec.training, catalog.label_delay(spec), today)
+    look_back = days_back((today - used.train[0]).days, (today - used.validation[1]).days)
+    upstream = [keys.raw(spec.entity_rows), keys.raw(spec.label.source)]
+    upstream += [keys.feature_view(view.name) for view in catalog.snapshot_views(spec)]
+
+    @dg.asset(
+        key=asset_key(key),
+        deps=[dependency(name, look_back) for name in dict.fromkeys(upstream)],
+        check_specs=[
+            dg.AssetCheckSpec(
+                NO_FUTURE,
+                asset=asset_key(key),
+                blocking=True,
+                partitions_def=common["partitions_def"],
+                description="No feature is newer than its row's event, and no label was unknown on the training date.",
+            ),
+            dg.AssetCheckSpec(
+                ROWS_LABELLED,
+                asset=asset_key(key),
+                partitions_def=common["partitions_def"],
+                description="Every row of the windows has a label; rows without one are left out.",
+            ),
+        ],
+        retry_policy=RETRIES,
+        description=f"Rows, labels and point-in-time features that {spec.name} is trained and judged on, as of the partition's date.",
+        **common,
+    )
+    def training_set(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        with tracking.step(spec.name) as mlflow:
+            runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
+            yield from make_training_set(spec, catalog, training_date_of(context), lake, runs)
+
+    return training_set  # type: ignore[return-value]  # the overload is lost behind **common
+
+
+def make_training_set(
+    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, runs: dict[str, str]
+) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
+    delay = catalog.label_delay(spec)
+    used = windows(spec.training, delay, training_date)
+    views = catalog.snapshot_views(spec)
+    rows, labels = keys.raw(spec.entity_rows), keys.raw(spec.label.source)
+    source = catalog.sources[spec.entity_rows]
+    inputs = required_inputs(lake, training_needs(catalog, spec, training_date))
+    table = assemble(
+        lake.dataset(rows, used.days),
+        source,
+        lake.dataset(labels, used.days),
+        catalog.sources[spec.label.source],
+        spec.label.column,
+        views,
+        {view.name: lake.dataset(keys.feature_view(view.name), used.days) for view in views},
+        used,
+    )
+    leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
+    words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
+    landed = lake.dataset(rows, used.days).count_rows()
+    lost = landed - table.num_rows
+    lost_words = f"{lost:,} of {landed:,} rows have no label"
+    checks = [
+        CheckOutcome(NO_FUTURE, not leaked.found, words).result(),
+        CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
+    ]
+    if leaked.found:
+        yield from checks
+        raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
+
+    if current_inputs(lake, training_needs(catalog, spec, training_date)) != inputs:
+        subject = keys.partition(keys.training_set(spec.name), training_date)
+        raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
+    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), **runs}
+    manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
+    positives = int(columns_of(table.select([LABEL]))[LABEL].sum())
+    yield dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": manifest.rows,
+            "positives": positives,
+            "train": f"{used.train[0]} to {used.train[1]}",
+            "validation": f"{used.validation[0]} to {used.validation[1]}",
+            "input_partitions": len(inputs),
+            "content_hash": manifest.content_hash,
+        },
+        check_results=checks,
+    )
+
+
+def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=asset_key(keys.candidate(spec.name)),
+        deps=[dependency(keys.training_set(spec.name))],
+        op_tags={"dagster-k8s/config": pod_config(spec.resources)},
+        retry_policy=RETRIES,
+        description=f"A trained {spec.candidates[0].trainer} as a bundle: weights, fitted transforms, schema, manifest, model card.",
+        **model_attributes(spec, catalog, "candidate", "torch"),
+    )
+    def candidate(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
+    ) -> dg.MaterializeResult:
+        day = training_date_of(context)
+        with mistakes_are_final(), tracking.step(spec.name) as mlflow:
+            mlflow.log_params(
+                {"trainer": spec.candidates[0].trainer, "training_date": day, **spec.candidates[0].params}
+            )
+
+            def on_epoch(epoch: int, figures: dict[str, float]) -> None:
+                mlflow.log_metrics(figures, step=epoch)
+                context.log.info(
+                    f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                )
+
+            return train(spec, catalog, day, lake, mlflow.active_run().info.run_id, on_epoch)
+
+    return candidate  # type: ignore[return-value]  # the overload is lost behind **common
+
+
+def train(
+    spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any
+) -> dg.MaterializeResult:
+    training_set = lake.require(keys.training_set(spec.name), day)
+    files = train_candidate(
+        spec,
+        day,
+        catalog.sources[spec.entity_rows],
+        catalog.snapshot_views(spec),
+        catalog.request_views(spec),
+        lake.read_table(keys.training_set(spec.name), [day]),
+        training_set.content_hash,
+        [asdict(one) for one in training_set.inputs],
+        on_epoch,
+    )
+    inputs = [training_set.as_input(keys.training_set(spec.name), day)]
+    manifest = lake.write_files(keys.candidate(spec.name), day, files, inputs, {"mlflow_run_id": mlflow_run})
+    metrics = json.loads(files[bundle.METRICS])
+    return dg.MaterializeResult(
+        metadata={
+            **metrics,
+            "bundle_digest": manifest.content_hash,
+            "mlflow_run_id": mlflow_run,
+            "files": ", ".join(files),
+            "model_card": dg.MetadataValue.md(files[bundle.MODEL_CARD].decode()),
+        }
+    )

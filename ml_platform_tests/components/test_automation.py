@@ -1,0 +1,29 @@
+"""The retrain sensor over several models."""
+
+import dagster as dg
+import pytest
+
+from ml_platform.components import automation
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.spec import AutomationSpec, ModelSpec
+
+
+def test_model_that_waits_does_not_keep_another_from_training(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fraud = catalog.models["fraud_detection"]
+    second = fraud.model_copy(update={"name": "second"})
+    both = Catalog(catalog.sources, catalog.views, {"fraud_detection": fraud, "second": second})
+
+    def request(spec: ModelSpec, *_: object) -> dg.RunRequest | str:
+        return dg.RunRequest(run_key="due") if spec.name == "second" else "waiting for features"
+
+    monkeypatch.setattr(automation, "training_request", request)
+    sensor = automation.retrain_sensor(both, AutomationSpec())
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_sensor_context(instance=instance, resources={"lake": None}) as context,
+    ):
+        ticked = sensor.evaluate_tick(context)
+    assert [request.run_key for request in ticked.run_requests or ()] == ["due"]
+    assert ticked.skip_message is None
