@@ -13,7 +13,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, load_catalog
-from ml_platform.core.errors import BundleError, FeatureError, SpecError, TrainingError
+from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec
 
@@ -64,7 +64,7 @@ def mistakes_are_final() -> Iterator[None]:
     """Fail a step without retry where another try can change nothing."""
     try:
         yield
-    except (SpecError, FeatureError, TrainingError, BundleError) as error:
+    except (SpecError, FeatureError, TrainingError, BundleError, DeploymentError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 

@@ -11,6 +11,7 @@ from ml_platform.components.graph import (
     RETRIES,
     asset_key,
     dependency,
+    mistakes_are_final,
     model_attributes,
     training_date_of,
 )
@@ -99,7 +100,8 @@ def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         registry: dg.ResourceParam[Registry],
         server: dg.ResourceParam[ModelServer],
     ) -> Iterator[dg.MaterializeResult]:
-        outcome = deploy(spec, training_date_of(context), lake, registry, server)
+        with mistakes_are_final():  # it has waited long enough for the server already
+            outcome = deploy(spec, training_date_of(context), lake, registry, server)
         if isinstance(outcome, Hold):
             context.log.warning(f"not deployed: {outcome.reason}")
             return

@@ -1,5 +1,6 @@
 """The main story: files land, a gated model answers; then the same bytes, a worse candidate, and a server that is gone."""
 
+import itertools
 from datetime import date, timedelta
 from typing import Any
 
@@ -195,7 +196,8 @@ def test_content_that_comes_back_is_trained_again_and_an_absent_server_changes_n
     """The good labels are back and the candidate with them, but nothing listens where the server should be."""
     before = deployed.registry.aliases(MODEL)
     deployed.land([file for file in demo_files if file[0] == "fraud_labels"])
-    nowhere = ModelServer("http://127.0.0.1:9")
+    minutes = itertools.count(step=60)
+    nowhere = ModelServer("http://127.0.0.1:9", clock=lambda: next(minutes), sleep=lambda _: None)
     monkeypatch.setattr(ModelServer, "at", lambda _: nowhere)
     training = deployed.settle()[-1]
     assert set(deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE).values()) == {True}
