@@ -116,9 +116,7 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
     stack.check_ports(wanted)
     settings.home.mkdir(parents=True, exist_ok=True)
     log = settings.home / "stack.log"
-    environment = {**os.environ, "ML_PLATFORM_HOME": str(settings.home)}
-    if settings.first_day:
-        environment["ML_PLATFORM_FIRST_DAY"] = settings.first_day.isoformat()
+    environment = {**os.environ, **stack.variables(settings)}
     with log.open("w") as output, console.status(f"starting the stack (its log: {log})"):
         process = subprocess.Popen(
             [sys.executable, "-m", "ml_platform.cli", "dev"], stdout=output, stderr=output, env=environment

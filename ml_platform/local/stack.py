@@ -81,6 +81,18 @@ def check_ports(wanted: list[Part]) -> None:
                 )
 
 
+def variables(settings: Settings) -> dict[str, str]:
+    """The settings of the embedded stack as environment of its processes."""
+    found = {
+        "ML_PLATFORM_HOME": str(settings.home),
+        "ML_PLATFORM_S3_PORT": str(settings.s3_port),
+        "ML_PLATFORM_MLFLOW_PORT": str(settings.mlflow_port),
+        "ML_PLATFORM_MODEL_SERVER_PORT": str(settings.model_server_port),
+        "ML_PLATFORM_DAGSTER_PORT": str(settings.dagster_port),
+    }
+    return found | ({"ML_PLATFORM_FIRST_DAY": settings.first_day.isoformat()} if settings.first_day else {})
+
+
 def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
     """Make the folders of the stack; returns the environment of its processes."""
     if not workspace.is_file():
@@ -94,11 +106,7 @@ def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "ML_PLATFORM_HOME": str(settings.home),
-        "ML_PLATFORM_S3_PORT": str(settings.s3_port),
-        "ML_PLATFORM_MLFLOW_PORT": str(settings.mlflow_port),
-        "ML_PLATFORM_MODEL_SERVER_PORT": str(settings.model_server_port),
-        "ML_PLATFORM_DAGSTER_PORT": str(settings.dagster_port),
+        **variables(settings),
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "EMBEDDED_S3_AUTH": f"{key},{secret}",
         "PYTHONUNBUFFERED": "1",
