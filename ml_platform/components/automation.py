@@ -4,18 +4,17 @@ import json
 from datetime import UTC, date, datetime
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.days import ONE_DAY
 from ml_platform.core.spec import AutomationSpec, ModelSpec, SourceSpec
 from ml_platform.data.landing import Arrival, find_arrivals
-from ml_platform.monitoring.retrain import Train, decide
+from ml_platform.monitoring.retrain import Train
 from ml_platform.resources.cluster import seconds
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.lineage import training_fingerprint, training_needs
+from ml_platform.resources.lineage import training_decision, training_needs
 from ml_platform.resources.object_store import ObjectStore
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -135,24 +134,16 @@ def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
 
 def assets_in_progress(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
     """Assets that some queued or running run is going to materialize."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=[*NOT_FINISHED_STATUSES, *IN_PROGRESS_RUN_STATUSES]))
+    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
     return {key for run in runs for key in run.asset_selection or ()}
 
 
 def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg.AssetKey]) -> dg.RunRequest | str:
     """The request for the training that is due, or in words why there is none."""
-    rows = keys.raw(spec.entity_rows)
-    known = [day + ONE_DAY for day in lake.days(rows)]
     upstream = {asset_key(key) for key, _ in training_needs(catalog, spec, date.today())}
     if waiting := sorted(key.to_user_string() for key in busy & {*upstream, *model_assets(spec.name)}):
         return f"waiting for {', '.join(waiting)}"
-    trained = {
-        day: manifest.tags.get("inputs_fingerprint", "")
-        for day, manifest in lake.manifests(
-            keys.training_set(spec.name), lake.days(keys.training_set(spec.name))
-        ).items()
-    }
-    decision = decide(spec, known, lambda day: training_fingerprint(lake, catalog, spec, day), trained)
+    decision = training_decision(lake, catalog, spec)
     if not isinstance(decision, Train):
         return decision.reason
     day = decision.training_date
@@ -161,9 +152,8 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
         tags[MAX_RUNTIME] = str(seconds(spec.resources.timeout))
     # A failed training is not asked for again until its inputs change; one whose inputs change back is.
     before = lake.manifest(keys.training_set(spec.name), day)
-    inputs = training_fingerprint(lake, catalog, spec, day)
     return dg.RunRequest(
-        run_key=f"{spec.name}:{day}:{inputs}:{before.written_at if before else 'first'}",
+        run_key=f"{spec.name}:{day}:{decision.inputs}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
         asset_selection=model_assets(spec.name),
         tags=tags,

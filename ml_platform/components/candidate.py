@@ -109,7 +109,7 @@ def make_training_set(
         yield from checks
         raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
 
-    if current_inputs(lake, training_needs(catalog, spec, training_date)) != inputs:
+    if current_inputs(lake.manifest, training_needs(catalog, spec, training_date)) != inputs:
         subject = keys.partition(keys.training_set(spec.name), training_date)
         raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
     tags = {"inputs_fingerprint": inputs_fingerprint(inputs), **runs}

@@ -25,9 +25,9 @@ from ml_platform.evaluation.report import ChampionReport, Report, Score, evaluat
 from ml_platform.registry import bundle
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.registry import Registry
-from ml_platform.training.training_set import LABEL, SPLIT, columns_of
+from ml_platform.resources.verdict import REPORT
+from ml_platform.training.training_set import LABEL, part_of
 
-REPORT = "report.json"
 CURVES = "curves.png"
 
 
@@ -70,7 +70,7 @@ def make_report(spec: ModelSpec, day: date, lake: Lake, registry: Registry) -> t
     files = lake.read_files(keys.candidate(spec.name), day)
     candidate = bundle.unpack(files, keys.partition(keys.candidate(spec.name), day))
     table = lake.read_table(keys.training_set(spec.name), [day])
-    rows = columns_of(table.filter([split == "validation" for split in table[SPLIT].to_pylist()]))
+    rows = part_of(table, "validation")
     champion = champion_report(spec.name, registry, rows)
     report, scores = evaluate(spec.name, day.isoformat(), candidate.digest, candidate.score, rows, champion)
     png = curves(rows[LABEL], scores, f"{spec.name} as of {day}")
@@ -118,9 +118,3 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
         },
         check_results=[_gate_outcome(gate).result() for gate in gates],
     )
-
-
-def verdict(spec: ModelSpec, day: date, lake: Lake) -> tuple[Report, tuple[GateResult, ...]]:
-    """The report of a training date, judged by the gates as they are now."""
-    report = Report.from_json(lake.read_files(keys.evaluation(spec.name), day)[REPORT])
-    return report, judge(spec.gates, report)

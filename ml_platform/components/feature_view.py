@@ -73,7 +73,7 @@ def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> D
     inputs = required_inputs(lake, view_needs(catalog, view, day))
     tables = {source: lake.dataset(keys.raw(source), known) for source, known in days.items() if known}
     rows = compute_snapshot(view, day, catalog.sources, tables)
-    if current_inputs(lake, view_needs(catalog, view, day)) != inputs:
+    if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
         subject = keys.partition(keys.feature_view(view.name), day)
         raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
     manifest = lake.write_table(keys.feature_view(view.name), day, rows, inputs)

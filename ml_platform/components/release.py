@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from ml_platform.components.evaluation import verdict
 from ml_platform.components.graph import (
     RETRIES,
     asset_key,
@@ -24,6 +23,7 @@ from ml_platform.registry.versions import Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.registry import Registry
+from ml_platform.resources.verdict import verdict
 from ml_platform.rollout.plan import Hold, Promote, plan_deployment
 
 

@@ -5,7 +5,6 @@
     ├── SettingsError      an address in the environment is wrong
     ├── LandingError       the landing bucket cannot be read or written
     ├── LakeError          a partition is missing or its files are not what its manifest says
-    ├── ContractError      landed data breaks its source's contract
     ├── FeatureError       a feature view or expression cannot be computed
     ├── TrainingError      there is nothing sound to train on
     ├── BundleError        a model bundle is incomplete or was changed
@@ -45,10 +44,6 @@ class LandingError(PlatformError):
 
 
 class LakeError(PlatformError):
-    pass
-
-
-class ContractError(PlatformError):
     pass
 
 

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from ml_platform.core.days import start_of
 
 SECONDS_PER_DAY = 86_400
-TERMINALS_IN_RANGE = 75  # of 10,000 on a field of 100 x 100, within a radius of 5: 10_000 * pi * 25 / 100**2 = 78.5
 MAX_GENUINE_AMOUNT = 220.0
 TERMINAL_COMPROMISED_DAYS = 28
 CARD_COMPROMISED_DAYS = 14

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
 AS_OF = "as_of"
-ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64()}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from typing import Any
 
 import httpx
@@ -26,17 +27,17 @@ from ml_platform.core.days import ONE_DAY
 from ml_platform.core.errors import PlatformError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import ModelSpec
-from ml_platform.evaluation.gates import GateResult, judge
-from ml_platform.evaluation.report import Report
+from ml_platform.data.landing import day_prefix
 from ml_platform.local import stack
 from ml_platform.local.producer import DailyFile, land
-from ml_platform.monitoring.retrain import Train, decide
+from ml_platform.monitoring.retrain import Train
 from ml_platform.registry.versions import Version
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.lineage import training_fingerprint, view_is_current
+from ml_platform.resources.lineage import training_decision, view_is_current
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.registry import Registry
+from ml_platform.resources.verdict import verdict
 from ml_platform.training.training_set import LABEL
 
 MODEL = "fraud_detection"
@@ -178,9 +179,10 @@ def stages(world: World, files: list[DailyFile]) -> dict[str, tuple[int, int]]:
         wanted = [day for name, day, _ in files if name == source]
         progress[keys.raw(source)] = sum(raw_is_current(world, source, day) for day in wanted), len(wanted)
     snapshot_days = sorted({day + ONE_DAY for name, day, _ in files if name == world.spec.entity_rows})
+    read = cache(world.lake.manifest)
     raw_done = all(done == total for done, total in progress.values())
     for view in world.catalog.snapshot_views(world.spec):
-        current = sum(view_is_current(world.lake, world.catalog, view, day) for day in snapshot_days) if raw_done else 0
+        current = sum(view_is_current(read, world.catalog, view, day) for day in snapshot_days) if raw_done else 0
         progress[keys.feature_view(view.name)] = current, len(snapshot_days)
     ready = all(done == total for done, total in progress.values())
     date_ = settled_training_date(world) if ready else None
@@ -195,22 +197,15 @@ def raw_is_current(world: World, source: str, day: date) -> bool:
     manifest = world.lake.manifest(keys.raw(source), day)
     if manifest is None:
         return False
-    landed = world.landing.objects(f"{source}/{day.isoformat()}/")
+    landed = world.landing.objects(day_prefix(source, day))
     return {(one.name, one.version) for one in manifest.inputs} == {(world.landing.url(o.key), o.etag) for o in landed}
 
 
 def settled_training_date(world: World) -> date | None:
     """The last training date, once no other training is due."""
-    trained = world.lake.days(keys.training_set(MODEL))
-    manifests = world.lake.manifests(keys.training_set(MODEL), trained)
-    known = [day + ONE_DAY for day in world.lake.days(keys.raw(world.spec.entity_rows))]
-    decision = decide(
-        world.spec,
-        known,
-        lambda day: training_fingerprint(world.lake, world.catalog, world.spec, day),
-        {day: manifest.tags.get("inputs_fingerprint", "") for day, manifest in manifests.items()},
-    )
-    return None if isinstance(decision, Train) else max(trained, default=None)
+    if isinstance(training_decision(world.lake, world.catalog, world.spec), Train):
+        return None
+    return max(world.lake.days(keys.training_set(MODEL)), default=None)
 
 
 def made_in_turn(world: World, key: str, day: date) -> bool:
@@ -230,16 +225,11 @@ def is_decided(world: World, day: date) -> bool:
     """Whether the evaluated candidate is served, or was refused by a gate."""
     if not made_in_turn(world, keys.evaluation(MODEL), day) or not made_in_turn(world, keys.candidate(MODEL), day):
         return False
-    report, gates = verdict(world, day)
+    report, gates = verdict(world.spec, day, world.lake)
     if not all(gate.passed for gate in gates):
         return True
     status = world.server.status(MODEL)
     return bool(status and status.get("digest") == report.bundle_digest)
-
-
-def verdict(world: World, day: date) -> tuple[Report, tuple[GateResult, ...]]:
-    report = Report.from_json(world.lake.read_files(keys.evaluation(MODEL), day)["report.json"])
-    return report, judge(world.spec.gates, report)
 
 
 def failed_runs(settings: Settings) -> list[str]:
@@ -274,7 +264,7 @@ def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
         )
 
     day = world.lake.days(keys.evaluation(MODEL))[-1]
-    report, gates = verdict(world, day)
+    report, gates = verdict(world.spec, day, world.lake)
     training_set = world.lake.require(keys.training_set(MODEL), day)
     outcome.say("trained as of", f"{day}, {training_set.rows:,} rows from {len(training_set.inputs)} partitions")
     outcome.say("evaluated on", f"{report.rows:,} rows with {report.positives} frauds")

@@ -11,10 +11,11 @@ CADENCE_DAYS = {"daily": 1, "weekly": 7, "monthly": 28}
 
 @dataclass(frozen=True)
 class Train:
-    """Train as of this date."""
+    """Train as of this date, on inputs with this fingerprint."""
 
     training_date: date
     reason: str
+    inputs: str
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def decide(
     if inputs is None:
         return Wait(f"inputs for a training as of {newest} are missing or out of date")
     if last is None:
-        return Train(newest, "the model has never been trained")
+        return Train(newest, "the model has never been trained", inputs)
     due = last + timedelta(days=CADENCE_DAYS[spec.training.cadence])
     if newest >= due:
-        return Train(newest, f"last trained as of {last}; cadence {spec.training.cadence}")
+        return Train(newest, f"last trained as of {last}; cadence {spec.training.cadence}", inputs)
     if newest == last and inputs != trained[last]:
-        return Train(newest, f"inputs of the training as of {last} have changed since")
+        return Train(newest, f"inputs of the training as of {last} have changed since", inputs)
     return Wait(f"trained as of {last}; next due as of {due}")

@@ -1,17 +1,20 @@
 """What was made from what: which partitions a partition needs, and whether it was made from their present content."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import cache
 
 from ml_platform.core import digest, keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.days import day_range
+from ml_platform.core.days import ONE_DAY
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.features.views import input_days
-from ml_platform.resources.lake import Input, Lake
+from ml_platform.monitoring.retrain import Train, Wait, decide
+from ml_platform.resources.lake import Input, Lake, Manifest
 from ml_platform.training.windows import windows
 
 PartitionName = tuple[str, date]
+ReadManifest = Callable[[str, date], Manifest | None]  # Lake.manifest, or a cache of it
 
 
 def view_needs(catalog: Catalog, view: FeatureViewSpec, day: date) -> Iterator[PartitionName]:
@@ -31,11 +34,11 @@ def training_needs(catalog: Catalog, spec: ModelSpec, training_date: date) -> It
             yield keys.feature_view(view.name), day
 
 
-def current_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input] | None:
+def current_inputs(read: ReadManifest, needs: Iterator[PartitionName]) -> list[Input] | None:
     """What those partitions hold at present; None if one is missing."""
     inputs = []
     for key, day in needs:
-        manifest = lake.manifest(key, day)
+        manifest = read(key, day)
         if manifest is None:
             return None
         inputs.append(manifest.as_input(key, day))
@@ -51,12 +54,12 @@ def required_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input]:
     return [lake.require(key, day).as_input(key, day) for key, day in needs]
 
 
-def view_is_current(lake: Lake, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
+def view_is_current(read: ReadManifest, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
     """Whether the snapshot exists and was computed from what its raw partitions hold now."""
-    manifest = lake.manifest(keys.feature_view(view.name), day)
+    manifest = read(keys.feature_view(view.name), day)
     if manifest is None:
         return False
-    return current_inputs(lake, view_needs(catalog, view, day)) == list(manifest.inputs)
+    return current_inputs(read, view_needs(catalog, view, day)) == list(manifest.inputs)
 
 
 def training_fingerprint(lake: Lake, catalog: Catalog, spec: ModelSpec, training_date: date) -> str | None:
@@ -69,16 +72,23 @@ def training_fingerprint(lake: Lake, catalog: Catalog, spec: ModelSpec, training
     used = windows(spec.training, catalog.label_delay(spec), training_date)
     if used.train[0] < catalog.sources[spec.entity_rows].start_date:
         return None
-    views = catalog.snapshot_views(spec)
-    if not all(view_is_current(lake, catalog, view, training_date) for view in views):
-        return None
-    inputs = current_inputs(lake, training_needs(catalog, spec, training_date))
+    read = cache(lake.manifest)  # the windows of neighbouring days overlap: each raw day is behind many snapshots
+    inputs = current_inputs(read, training_needs(catalog, spec, training_date))
     if inputs is None:
         return None
-    days = [*day_range(*used.train), *day_range(*used.validation)]
-    if not all(view_is_current(lake, catalog, view, day) for view in views for day in days):
+    views, days = catalog.snapshot_views(spec), [training_date, *used.days]
+    if not all(view_is_current(read, catalog, view, day) for view in views for day in days):
         return None
     return inputs_fingerprint(inputs)
+
+
+def training_decision(lake: Lake, catalog: Catalog, spec: ModelSpec) -> Train | Wait:
+    """Whether a training is due, by what the lake holds."""
+    table = keys.training_set(spec.name)
+    known = [day + ONE_DAY for day in lake.days(keys.raw(spec.entity_rows))]
+    trained = lake.manifests(table, lake.days(table))
+    made_from = {day: manifest.tags.get("inputs_fingerprint", "") for day, manifest in trained.items()}
+    return decide(spec, known, lambda day: training_fingerprint(lake, catalog, spec, day), made_from)
 
 
 def inputs_fingerprint(inputs: list[Input]) -> str:

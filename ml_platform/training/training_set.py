@@ -94,16 +94,21 @@ def split_columns(table: pa.Table, subject: str) -> Parts:
     """
     parts = {}
     for name in ("train", "validation"):
-        part = table.filter(pc.equal(table[SPLIT], name))
-        classes = pc.unique(part[LABEL]).to_pylist()
+        part = part_of(table, name)
+        classes = np.unique(part[LABEL]).tolist()
         if len(classes) < 2:
             raise TrainingError(
                 subject,
-                f"the {name} rows ({part.num_rows:,}) have {'only the label ' + str(classes[0]) if classes else 'no label'}",
+                f"the {name} rows ({len(part[LABEL]):,}) have {'only the label ' + str(classes[0]) if classes else 'no label'}",
                 f"widen training.{'window' if name == 'train' else 'validation'}_days",
             )
-        parts[name] = columns_of(part)
+        parts[name] = part
     return Parts(parts["train"], parts["validation"])
+
+
+def part_of(table: pa.Table, split: str) -> dict[str, np.ndarray]:
+    """The rows of one split, as arrays by column name."""
+    return columns_of(table.filter(pc.equal(table[SPLIT], split)))
 
 
 def columns_of(table: pa.Table) -> dict[str, np.ndarray]:

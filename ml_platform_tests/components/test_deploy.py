@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ml_platform.components.evaluation import REPORT
 from ml_platform.components.release import deploy
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
@@ -17,6 +16,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.evaluation.report import ChampionReport
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.verdict import REPORT
 from ml_platform.rollout.plan import Hold
 from ml_platform_tests.evaluation.test_gates import REPORT as GOOD
 

@@ -11,7 +11,7 @@ def decision(catalog: Catalog, known: list[date], inputs: str | None, trained: d
 
 
 def test_first_training_is_due_as_soon_as_inputs_are_complete(catalog: Catalog) -> None:
-    assert decision(catalog, [LAST, NEW], "x", {}) == Train(NEW, "the model has never been trained")
+    assert decision(catalog, [LAST, NEW], "x", {}) == Train(NEW, "the model has never been trained", "x")
     assert isinstance(decision(catalog, [LAST, NEW], None, {}), Wait)
     assert isinstance(decision(catalog, [], "x", {}), Wait)
 
