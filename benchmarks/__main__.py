@@ -6,13 +6,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.arrival_tick import arrival_tick
+from benchmarks.backfill import backfill
 from benchmarks.figure import Figure
+from benchmarks.ingest import ingest
 from benchmarks.latency import latency
 from benchmarks.load_definitions import load_definitions
 from benchmarks.online_read import online_read
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "load_definitions": load_definitions,
+    "arrival_tick": arrival_tick,
+    "ingest": ingest,
+    "backfill": backfill,
     "online_read": online_read,
     "latency": latency,
 }

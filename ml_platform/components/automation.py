@@ -1,23 +1,29 @@
 """Automation: what sets the graph in motion. One sensor each for arrival, for freshness and for training."""
 
-import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.spec import AutomationSpec, ModelSpec, SourceSpec
-from ml_platform.data.landing import Arrival, find_arrivals
+from ml_platform.core.days import day_range
+from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
+from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
+from ml_platform.data.landing import lateness
 from ml_platform.monitoring.retrain import Train
 from ml_platform.resources.cluster import seconds
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
-from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.origins import Origins
 
+PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+MENTIONED = 5  # misnamed objects that a tick's log mentions
 MAX_RUNTIME = "dagster/max_runtime"
 
 
@@ -52,50 +58,79 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         target=dg.AssetSelection.assets(*(asset_key(keys.raw(source)) for source in catalog.sources)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.arrival_interval,
-        description="Reports what landed in S3, and starts the raw partitions of every day with new content.",
+        description="Reports what landed, and starts the raw partitions of every day with new content.",
     )
-    def arrival(context: dg.SensorEvaluationContext, landing: dg.ResourceParam[ObjectStore]) -> dg.SensorResult:
-        cursor = json.loads(context.cursor or "{}")
-        look, seen = cursor.get("look", 0) + 1, cursor.get("seen", {})
-        today = datetime.now(UTC).date()
-        events, requests = [], []
-        for name, source in catalog.sources.items():
-            found = find_arrivals(name, landing.objects(f"{name}/"), seen.get(name, {}), source.start_date, today)
-            for problem in found.ignored:
-                context.log.warning(f"{keys.landed(name)}: ignored {problem}")
-            seen[name] = found.seen
-            events += [_landed(arrival, landing) for arrival in found.new]
-            requests += [
-                _ingest_request(source, first, last, found.run_key(first, last, look)) for first, last in found.ranges
-            ]
-        if not events:
-            return dg.SensorResult(skip_reason="nothing new has landed")
+    def arrival(
+        context: dg.SensorEvaluationContext, origins: dg.ResourceParam[Origins], lake: dg.ResourceParam[Lake]
+    ) -> dg.SensorResult:
+        now, sources = datetime.now(UTC), catalog.sources
+        seen = look(
+            sources,
+            Watch.from_json(context.cursor),
+            lambda source, after: origins.of(source).page(source, after),
+            pace.lists_per_tick,
+            now.date(),
+        )
+        for problem in [*seen.ignored[:MENTIONED], *(f"{name}: {error}" for name, error in seen.unreachable.items())]:
+            context.log.warning(problem)
+        planned = plan(
+            sources,
+            seen,
+            lambda source, day, content: is_handled(lake, catalog, sources[source], day, content),
+            raw_days_in_progress(context.instance, catalog),
+            now.timestamp(),
+        )
         return dg.SensorResult(
-            asset_events=events, run_requests=requests, cursor=json.dumps({"look": look, "seen": seen})
+            asset_events=[_landed(arrival, sources[arrival.source]) for arrival in seen.found],
+            run_requests=[_ingest_request(request) for request in planned.requests],
+            cursor=planned.watch.to_json(),
         )
 
     return arrival
 
 
-def _landed(arrival: Arrival, landing: ObjectStore) -> dg.AssetMaterialization:
+def raw_days_in_progress(instance: dg.DagsterInstance, catalog: Catalog) -> set[tuple[str, date]]:
+    """Days of sources that some queued or running run is going to make."""
+    raws = {asset_key(keys.raw(source)): source for source in catalog.sources}
+    return {
+        (raws[key], day)
+        for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+        for key in run.asset_selection or ()
+        if key in raws
+        for day in _days_of(run.tags)
+    }
+
+
+def _days_of(tags: Mapping[str, str]) -> list[date]:
+    """The days that a run is about, by its tags."""
+    if PARTITION in tags:
+        return [date.fromisoformat(tags[PARTITION])]
+    if RANGE_START in tags:
+        return list(day_range(date.fromisoformat(tags[RANGE_START]), date.fromisoformat(tags[RANGE_END])))
+    return []
+
+
+def _landed(arrival: Arrival, source: SourceSpec) -> dg.AssetMaterialization:
+    late = lateness(source, arrival.day, arrival.newest)
     return dg.AssetMaterialization(
         asset_key(keys.landed(arrival.source)),
         partition=arrival.day.isoformat(),
         metadata={
-            "files": len(arrival.objects),
-            "bytes": arrival.total_bytes,
+            "files": arrival.files,
+            "bytes" if isinstance(source.origin, ObjectsOrigin) else "size": arrival.bytes,
             "newest_arrival": dg.MetadataValue.timestamp(arrival.newest),
-            "objects": dg.MetadataValue.md("\n".join(f"- `{landing.url(o.key)}`" for o in arrival.objects[:20])),
+            "lateness_hours": round(late.total_seconds() / 3600, 2),
         },
+        tags={DATA_VERSION_TAG: arrival.fingerprint},
     )
 
 
-def _ingest_request(source: SourceSpec, first: date, last: date, run_key: str) -> dg.RunRequest:
-    key = asset_key(keys.raw(source.name))
-    if first == last:
-        return dg.RunRequest(run_key=run_key, asset_selection=[key], partition_key=first.isoformat())
-    tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
-    return dg.RunRequest(run_key=run_key, asset_selection=[key], tags=tags)
+def _ingest_request(request: Request) -> dg.RunRequest:
+    selection = [asset_key(keys.raw(request.source))]
+    if request.first == request.last:
+        return dg.RunRequest(request.run_key, asset_selection=selection, partition_key=request.first.isoformat())
+    tags = {RANGE_START: request.first.isoformat(), RANGE_END: request.last.isoformat()}
+    return dg.RunRequest(request.run_key, asset_selection=selection, tags=tags)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import ModelSpec
+from ml_platform.data.contract import arrow_schema
 from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
 from ml_platform.resources.cluster import pod_config
@@ -84,13 +85,13 @@ def make_training_set(
     used = windows(spec.training, delay, training_date)
     views = catalog.snapshot_views(spec)
     rows, labels = keys.raw(spec.entity_rows), keys.raw(spec.label.source)
-    source = catalog.sources[spec.entity_rows]
+    source, label_source = catalog.sources[spec.entity_rows], catalog.sources[spec.label.source]
     inputs = required_inputs(lake, training_needs(catalog, spec, training_date))
     table = assemble(
-        lake.dataset(rows, used.days),
+        lake.dataset(rows, used.days, arrow_schema(source)),
         source,
-        lake.dataset(labels, used.days),
-        catalog.sources[spec.label.source],
+        lake.dataset(labels, used.days, arrow_schema(label_source)),
+        label_source,
         spec.label.column,
         views,
         {view.name: lake.dataset(keys.feature_view(view.name), used.days) for view in views},

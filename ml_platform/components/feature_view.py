@@ -1,6 +1,6 @@
 """FeatureView: `features/<name>`, one snapshot a day. Request views have no asset: they live in the model bundle."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 
 import dagster as dg
@@ -19,10 +19,12 @@ from ml_platform.components.graph import (
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import LakeError
+from ml_platform.core.errors import FeatureError, LakeError
 from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.data.contract import arrow_schema
 from ml_platform.features.views import compute_snapshot, input_days
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.ledger import QUALITY
 from ml_platform.resources.lineage import current_inputs, required_inputs, view_needs
 
 
@@ -71,11 +73,17 @@ def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> D
     """Load the raw days that the snapshot looks back on, compute it, write it."""
     days = {source: input_days(view, catalog.sources[source], day) for source in view.inputs}
     inputs = required_inputs(lake, view_needs(catalog, view, day))
-    tables = {source: lake.dataset(keys.raw(source), known) for source, known in days.items() if known}
+    refuse_degraded(view, days, lake, keys.partition(keys.feature_view(view.name), day))
+    tables = {
+        source: lake.dataset(keys.raw(source), known, arrow_schema(catalog.sources[source]))
+        for source, known in days.items()
+        if known
+    }
     rows = compute_snapshot(view, day, catalog.sources, tables)
     if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
         subject = keys.partition(keys.feature_view(view.name), day)
         raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
+    before = lake.manifest(keys.feature_view(view.name), day)
     manifest = lake.write_table(keys.feature_view(view.name), day, rows, inputs)
     return DayOutcome(
         day,
@@ -84,7 +92,26 @@ def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> D
             "content_hash": manifest.content_hash,
             "raw_days": ", ".join(f"{source}: {known[0]} to {known[-1]}" for source, known in days.items() if known),
         },
+        content_hash=manifest.content_hash,
+        unchanged=before is not None and before.content_hash == manifest.content_hash,
     )
+
+
+def refuse_degraded(view: FeatureViewSpec, days: Mapping[str, list[date]], lake: Lake, subject: str) -> None:
+    """Stop where an input has a day of less quality than the view asks for.
+
+    Raises:
+        FeatureError: naming the first such day, and how to judge it.
+    """
+    for source, known in days.items():
+        if view.inputs[source].quality == "good":
+            for day, manifest in lake.manifests(keys.raw(source), known).items():
+                if (quality := manifest.tags.get(QUALITY)) != "good":
+                    raise FeatureError(
+                        subject,
+                        f"{keys.partition(keys.raw(source), day)} is {quality}, and inputs.{source}.quality is good",
+                        f"ml-platform quarantine show {source} {day}",
+                    )
 
 
 def _described(view: FeatureViewSpec) -> str:

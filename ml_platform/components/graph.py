@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.data_version import DATA_VERSION_TAG, extract_data_version_from_entry
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, load_catalog
@@ -22,12 +23,14 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
 
 # What was there before the sensor first looked counts as well; Dagster's own since_last_handled() forgets it.
 HANDLED = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+# An input that is made again with the content that it had starts nothing.
+_ANY_INPUT_CHANGED = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
 _MISSING_FROM_THE_START = dg.AutomationCondition.missing() & dg.AutomationCondition.initial_evaluation()
 
 # A day follows its inputs as soon as all of them are there and settled. Backlogs become one backfill (see automation.py).
 # A partition whose blocking checks failed was never materialized, so that `missing` covers it.
 FOLLOWS_INPUTS = (
-    (dg.AutomationCondition.any_deps_updated() | _MISSING_FROM_THE_START).since(HANDLED)
+    (_ANY_INPUT_CHANGED | _MISSING_FROM_THE_START).since(HANDLED)
     & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
@@ -127,11 +130,16 @@ class CheckOutcome:
 
 @dataclass(frozen=True)
 class DayOutcome:
-    """What became of one day: its metadata if it was written, and its checks."""
+    """What became of one day: its metadata if it was written, and its checks.
+
+    The `content_hash` is the partition's data version. An `unchanged` day was written with the content that it had before.
+    """
 
     day: date
     metadata: Mapping[str, Any] | None
     checks: tuple[CheckOutcome, ...] = ()
+    content_hash: str = ""
+    unchanged: bool = False
 
     @property
     def broken(self) -> list[CheckOutcome]:
@@ -152,7 +160,7 @@ def make_days(
             with mistakes_are_final():
                 outcomes.append(make(day))
         except Exception:
-            _record(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
+            _record_changed(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
             raise
         state = "broken" if outcomes[-1].broken else "made"
         context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
@@ -161,11 +169,17 @@ def make_days(
     if not broken:
         for outcome in made:
             context.add_asset_metadata(dict(outcome.metadata or {}), partition_key=outcome.day.isoformat())
+        known = _known_versions(context, key, made)
+        version = known.get(made[0].day, made[0].content_hash) if len(made) == 1 else None
         # With the checks inside, they are recorded as checks of this materialization and not of the one before.
-        yield dg.MaterializeResult(check_results=list(_summarized(outcomes)))
+        yield dg.MaterializeResult(
+            check_results=list(_summarized(outcomes)), data_version=dg.DataVersion(version) if version else None
+        )
+        if len(made) > 1:  # Dagster gave all days of the range one new data version
+            _record(context, key, [outcome for outcome in made if outcome.day in known], known)
         _report_each_day(context, key, outcomes)
         return
-    _record(context, key, made)
+    _record_changed(context, key, made)
     yield from _summarized(outcomes)
     _report_each_day(context, key, outcomes)
     reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
@@ -175,12 +189,33 @@ def make_days(
     )
 
 
-def _record(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> None:
+def _known_versions(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> dict[date, str]:
+    """The data versions under which Dagster knows those of the days that did not change."""
+    versions = {}
+    for outcome in made:
+        if outcome.unchanged:
+            day = outcome.day.isoformat()
+            record = context.instance.get_latest_data_version_record(asset_key(key), partition_key=day)
+            version = extract_data_version_from_entry(record.event_log_entry) if record else None
+            if version is not None:
+                versions[outcome.day] = version.value
+    return versions
+
+
+def _record_changed(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> None:
     """Record the days that were written by a step that will fail: they are in the lake, so Dagster has to know."""
+    known = _known_versions(context, key, made)
+    _record(context, key, [outcome for outcome in made if outcome.day not in known], {})
+
+
+def _record(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome], versions: Mapping[date, str]) -> None:
     for outcome in made:
         context.log_event(
             dg.AssetMaterialization(
-                asset_key(key), partition=outcome.day.isoformat(), metadata=dict(outcome.metadata or {})
+                asset_key(key),
+                partition=outcome.day.isoformat(),
+                metadata=dict(outcome.metadata or {}),
+                tags={DATA_VERSION_TAG: versions.get(outcome.day, outcome.content_hash)},
             )
         )
 

@@ -13,13 +13,17 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore, client_options
 from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
 
 
-@dg.resource(description="The landing bucket (ML_PLATFORM_LANDING), through dagster-aws.")
-def landing() -> ObjectStore:
+@dg.resource(
+    description="Where sources come from: the landing bucket (ML_PLATFORM_LANDING) through dagster-aws, databases."
+)
+def origins() -> Origins:
     settings = load_settings()
-    return ObjectStore(S3Resource.model_validate(client_options(settings)).get_client(), settings.landing)
+    client = S3Resource.model_validate(client_options(settings)).get_client()
+    return Origins(ObjectStore(client, settings.landing))
 
 
 @dg.resource(description="The lake (ML_PLATFORM_LAKE).")

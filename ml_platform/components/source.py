@@ -1,7 +1,12 @@
-"""Source: `<name>/landed`, what lies in the landing bucket, and `<name>/raw`, the rows that honour the contract."""
+"""Source: `<name>/landed`, what was handed over, and `<name>/raw`, the rows that honour the contract."""
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -12,17 +17,24 @@ from ml_platform.components.graph import (
     SpecComponent,
     asset_key,
     daily,
+    days_back,
     dependency,
     make_days,
     markdown_table,
     read_catalog,
 )
 from ml_platform.core import keys
-from ml_platform.core.spec import SourceSpec
-from ml_platform.data.contract import CHECKS, Finding, inspect
-from ml_platform.data.landing import day_of, day_prefix
-from ml_platform.resources.lake import Input, Lake
-from ml_platform.resources.object_store import ObjectStore
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.spec import ObjectsOrigin, SourceSpec, SqlOrigin
+from ml_platform.data.contract import CHECKS
+from ml_platform.data.findings import Finding, Rules
+from ml_platform.data.ingest import Ingested, LandedFile, ingest
+from ml_platform.data.landing import LandedObject, Origin, fingerprint
+from ml_platform.resources.lake import Lake, Manifest
+from ml_platform.resources.ledger import decision_on, look_back, record
+from ml_platform.resources.origins import Origins
+
+FETCHES = 8
 
 
 class Source(SpecComponent):
@@ -31,8 +43,9 @@ class Source(SpecComponent):
     spec_class = SourceSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        spec = read_catalog().sources[self.spec.name]
-        return dg.Definitions(assets=[landed_asset(spec), raw_asset(spec)])
+        catalog = read_catalog()
+        spec = catalog.sources[self.spec.name]
+        return dg.Definitions(assets=[landed_asset(spec), raw_asset(spec, catalog)])
 
 
 def landed_asset(spec: SourceSpec) -> dg.AssetSpec:
@@ -40,25 +53,35 @@ def landed_asset(spec: SourceSpec) -> dg.AssetSpec:
         asset_key(keys.landed(spec.name)),
         partitions_def=daily(spec.start_date),
         group_name=spec.name,
-        kinds={"s3", "parquet"},
+        kinds={
+            "s3"
+            if isinstance(spec.origin, ObjectsOrigin)
+            else "sql"
+            if isinstance(spec.origin, SqlOrigin)
+            else "python"
+        },
         tags={"stage": "landing"},
         owners=list(spec.owners),
         description=f"Files as the producer put them. {spec.description} Reported by the arrival sensor.",
     )
 
 
-def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
+def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     partitions, key = daily(spec.start_date), keys.raw(spec.name)
+    references = {reference.source: reference.window_days for reference in spec.references.values()}
 
     @dg.asset(
         key=asset_key(key),
-        deps=[dependency(keys.landed(spec.name))],
+        deps=[
+            dependency(keys.landed(spec.name)),
+            *(dependency(keys.raw(other), days_back(days - 1, 0)) for other, days in references.items()),
+        ],
         partitions_def=partitions,
         check_specs=[
             dg.AssetCheckSpec(
-                name, asset=asset_key(key), description=sentence, blocking=True, partitions_def=partitions
+                name, asset=asset_key(key), description=CHECKS[name], blocking=True, partitions_def=partitions
             )
-            for name, sentence in CHECKS.items()
+            for name in Rules(spec).checks
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
@@ -69,35 +92,56 @@ def raw_asset(spec: SourceSpec) -> dg.AssetsDefinition:
         description=f"Rows that honour the contract. {spec.description}",
     )
     def raw(
-        context: dg.AssetExecutionContext, landing: dg.ResourceParam[ObjectStore], lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext, origins: dg.ResourceParam[Origins], lake: dg.ResourceParam[Lake]
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
-        yield from make_days(context, key, lambda day: ingest(spec, day, landing, lake))
+        yield from make_days(context, key, lambda day: ingest_day(spec, day, catalog, origins, lake))
 
     return raw
 
 
-def ingest(spec: SourceSpec, day: date, landing: ObjectStore, lake: Lake) -> DayOutcome:
-    """Load one day's objects, hold them against the contract, and write the partition if they honour it."""
-    objects = [o for o in landing.objects(day_prefix(spec.name, day)) if day_of(spec.name, o.key)]
-    inspection = inspect(spec, day, [(o.key, landing.read(o.key)) for o in objects])
-    checks = tuple(_outcome(finding) for finding in inspection.findings)
-    if inspection.table is None:
+def ingest_day(spec: SourceSpec, day: date, catalog: Catalog, origins: Origins, lake: Lake) -> DayOutcome:
+    """Fetch one day's objects, hold them against the contract, and write down what became of them."""
+    origin = origins.of(spec)
+    with tempfile.TemporaryDirectory(prefix="ml_platform-") as folder:
+        objects = origin.of_day(spec, day)
+        files = fetch_all(origin, spec, objects, Path(folder))
+        decision = decision_on(lake, spec.name, day, fingerprint(objects))
+        back, judged_by = look_back(lake, catalog, spec, day)
+        before = lake.manifest(keys.raw(spec.name), day)
+        ingested = ingest(spec, day, files, back, Path(folder), decision)
+        manifest = record(lake, spec, day, files, origin.url, ingested, judged_by, decision)
+    checks = tuple(map(_outcome, ingested.findings))
+    if manifest is None:
         return DayOutcome(day, None, checks)
-    inputs = [Input(landing.url(o.key), o.etag, o.size) for o in objects]
-    manifest = lake.write_table(keys.raw(spec.name), day, inspection.table, inputs)
-    return DayOutcome(
-        day,
-        {
-            "dagster/partition_row_count": manifest.rows,
-            "content_hash": manifest.content_hash,
-            "objects": len(objects),
-            "bytes": sum(o.size for o in objects),
-            "undeclared_columns": ", ".join(inspection.undeclared_columns) or "none",
-        },
-        checks,
-    )
+    unchanged = before is not None and before.content_hash == manifest.content_hash
+    return DayOutcome(day, _metadata(manifest, ingested), checks, manifest.content_hash, unchanged)
+
+
+def fetch_all(origin: Origin, spec: SourceSpec, objects: Sequence[LandedObject], folder: Path) -> list[LandedFile]:
+    """The objects as local files; several at a time, since a day may have thousands of small ones."""
+    files = [LandedFile(found, folder / f"landed-{number}") for number, found in enumerate(objects)]
+    with ThreadPoolExecutor(FETCHES) as pool:
+        list(pool.map(lambda file: origin.fetch(spec, file.object, file.path), files))
+    return files
+
+
+def _metadata(manifest: Manifest, ingested: Ingested) -> dict[str, Any]:
+    accounts = ingested.accounts
+    table = [{field: value for field, value in asdict(one).items() if field != "etag"} for one in accounts[:20]]
+    return {
+        "dagster/partition_row_count": manifest.rows,
+        "content_hash": manifest.content_hash,
+        "quality": ingested.quality,
+        "objects": len(accounts),
+        "bytes": sum(one.bytes for one in accounts),
+        "rows_in_quarantine": sum(one.quarantined for one in accounts),
+        "accounts": markdown_table(table),
+        "undeclared_columns": ", ".join(ingested.undeclared[:50]) or "none",
+    }
 
 
 def _outcome(finding: Finding) -> CheckOutcome:
+    severity = dg.AssetCheckSeverity.WARN if finding.outcome == "warning" else dg.AssetCheckSeverity.ERROR
     metadata = {"offending": finding.offending, "sample": markdown_table(list(finding.sample))}
-    return CheckOutcome(finding.check, finding.passed, finding.problem, metadata if finding.offending else None)
+    passed = finding.outcome == "passed"
+    return CheckOutcome(finding.check, passed, finding.words, metadata if finding.offending else None, severity)

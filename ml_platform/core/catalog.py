@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,6 +190,19 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
                 f"{path}:{line}", f"`{field}`: no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`"
             )
 
+    if isinstance(spec, SourceSpec):
+        for column, reference in spec.references.items():
+            field = f"references.{column}"
+            known(reference.source, {*catalog.sources} - {spec.name}, "other source", f"{field}.source")
+            columns = catalog.sources[reference.source].columns
+            known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
+        try:
+            TopologicalSorter(
+                {name: {r.source for r in source.references.values()} for name, source in catalog.sources.items()}
+            ).prepare()
+        except CycleError as error:
+            circle = " -> ".join(error.args[1])
+            raise SpecError(str(path), f"references go in a circle: {circle}", "mend `references`") from error
     if isinstance(spec, FeatureViewSpec):
         for source in spec.inputs:
             known(source, catalog.sources, "source", "inputs")

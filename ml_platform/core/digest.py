@@ -20,9 +20,16 @@ def of_json(value: Any) -> str:
     return of_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
 
 
-def of_files(files: Mapping[str, bytes]) -> str:
-    """Digest over names and contents of a set of files."""
-    return of_json({name: of_bytes(content) for name, content in files.items()})
+def of_files(files: Mapping[str, bytes | Path]) -> str:
+    """Digest over names and contents of a set of files; a path stands for the content of that file."""
+    return of_json(
+        {name: of_file(content) if isinstance(content, Path) else of_bytes(content) for name, content in files.items()}
+    )
+
+
+def of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _HashSink:
@@ -43,18 +50,34 @@ class _HashSink:
         self.closed = True
 
 
-def of_table(table: pa.Table) -> str:
-    """Digest of a table's schema and values in row order.
+class TableDigest:
+    """Digest of a table's schema and values in row order, taken piece by piece.
 
     Taken over the Arrow IPC stream in batches of fixed size, so that it depends neither on how the table was chunked
     nor on the Parquet writer's version.
     """
-    sink = _HashSink()
-    schema = table.schema.remove_metadata()
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
-        for batch in table.replace_schema_metadata(None).combine_chunks().to_batches(max_chunksize=65_536):
-            writer.write_batch(batch)
-    return sink.hash.hexdigest()
+
+    BATCH_ROWS = 65_536
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = _HashSink()
+        self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), schema.remove_metadata())
+
+    def update(self, table: pa.Table) -> None:
+        """Add the next rows: a multiple of BATCH_ROWS, except for the last ones."""
+        for batch in table.replace_schema_metadata(None).combine_chunks().to_batches(max_chunksize=self.BATCH_ROWS):
+            self._writer.write_batch(batch)
+
+    def hexdigest(self) -> str:
+        self._writer.close()
+        return self._sink.hash.hexdigest()
+
+
+def of_table(table: pa.Table) -> str:
+    """Digest of a whole table."""
+    whole = TableDigest(table.schema)
+    whole.update(table)
+    return whole.hexdigest()
 
 
 @cache

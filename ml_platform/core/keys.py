@@ -11,6 +11,21 @@ def raw(source: str) -> str:
     return f"{source}/raw"
 
 
+def ledger(source: str) -> str:
+    """What became of every landed object, by day."""
+    return f"{source}/ledger"
+
+
+def quarantine(source: str) -> str:
+    """Rows and objects that were kept out of the raw partitions."""
+    return f"quarantine/{source}"
+
+
+def decisions(source: str) -> str:
+    """What people decided about the quarantine, by day."""
+    return f"{source}/decisions"
+
+
 def feature_view(view: str) -> str:
     return f"features/{view}"
 

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         default="", description="sqlite:///path of the online store; default <home>/online_store.db"
     )
     model_server: str = Field(default="", description="URL of the model server; default the embedded one")
+    dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"
     )
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
 
     @property
     def dagster_url(self) -> str:
-        return f"http://127.0.0.1:{self.dagster_port}"
+        return (self.dagster or f"http://127.0.0.1:{self.dagster_port}").rstrip("/")
 
 
 def load_settings() -> Settings:

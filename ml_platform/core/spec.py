@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]
@@ -11,6 +11,15 @@ Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smhd]$")]
 ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
 ColumnType = Literal["int8", "int16", "int32", "int64", "float32", "float64", "bool", "string", "timestamp"]
 FeatureType = Literal["int64", "float64"]
+
+
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def bytes_of(quantity: str) -> int:
+    """A quantity such as 20Gi in bytes."""
+    number = quantity.rstrip("".join(_UNITS))
+    return int(float(number) * _UNITS.get(quantity[len(number) :], 1))
 
 
 class Spec(BaseModel):
@@ -21,6 +30,9 @@ class Described(Spec):
     name: Name
     description: str = ""
     owners: tuple[str, ...] = Field(default=(), description="e-mail addresses or team:names")
+    keep_days: int | None = Field(
+        default=None, ge=1, description="how many of the newest days are kept; default: all (ml-platform retention)"
+    )
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -40,9 +52,101 @@ class ColumnSpec(Spec):
         return self
 
 
-class SourceSpec(Described):
-    """A daily feed of files. Day D's objects lie under `<landing>/<name>/D/` and arrive `delay_days` after D has ended."""
+Check = Literal[
+    "objects_are_readable",
+    "schema_conforms",
+    "values_fit_their_types",
+    "required_values_are_present",
+    "values_are_allowed",
+    "event_times_are_in_partition",
+    "keys_are_unique",
+    "references_exist",
+    "row_count_is_normal",
+]
 
+
+class PolicySpec(Spec):
+    """What becomes of a day that breaks a check."""
+
+    on_failure: Literal["stop", "quarantine", "warn"] = Field(
+        default="stop", description="write nothing; write the day without what offends; write all and warn"
+    )
+    up_to: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="the largest share of the day's rows (or objects) that quarantine takes; more stops the day",
+    )
+
+
+class RowCountSpec(Spec):
+    """How many rows a day may have."""
+
+    min: int = Field(default=1, ge=0)
+    max: int | None = Field(default=None, ge=1)
+    recent_days: int = Field(default=14, ge=0, description="the days before that make the norm; 0: there is none")
+    within: tuple[float, float] = Field(default=(0.33, 3.0), description="of the median of the recent days")
+
+
+class ReferenceSpec(Spec):
+    """A column's values occur in a column of another source."""
+
+    source: Name
+    column: Name
+    window_days: int = Field(default=1, ge=1, description="the newest days of that source, up to the row's own day")
+
+
+class ObjectsOrigin(Spec):
+    """Files in the landing bucket, `<landing>/<name>/YYYY-MM-DD/<anything>.{parquet,csv,jsonl}[.gz|.zst]`."""
+
+    type: Literal["objects"] = "objects"
+    max_bytes: Quantity = Field(default="20Gi", description="the largest size of one object after decompression")
+
+
+class SqlOrigin(Spec):
+    """A table or query of a database: day D is the rows whose event time lies in D."""
+
+    type: Literal["sql"]
+    url_variable: str = Field(
+        pattern=r"^[A-Z][A-Z0-9_]*$", description="the environment variable that holds the SQLAlchemy URL"
+    )
+    table: str | None = None
+    query: str | None = Field(default=None, description="a SELECT without semicolon; it may be anything but daily")
+    changed_at: Name | None = Field(
+        default=None, description="a column that grows when a row changes; without it only row counts are compared"
+    )
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> "SqlOrigin":
+        if (self.table is None) == (self.query is None):
+            raise ValueError("an sql origin has either table or query")
+        return self
+
+
+class PluginOrigin(Spec):
+    """A class of your own, by import path; see Origin in ml_platform/data/landing.py."""
+
+    type: ImportPath
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def _kind_of_origin(value: Any) -> str:
+    kind = value.get("type", "objects") if isinstance(value, dict) else getattr(value, "type", "")
+    return kind if kind in ("objects", "sql") else "plugin"
+
+
+OriginSpec = Annotated[
+    Annotated[ObjectsOrigin, Tag("objects")]
+    | Annotated[SqlOrigin, Tag("sql")]
+    | Annotated[PluginOrigin, Tag("plugin")],
+    Discriminator(_kind_of_origin),
+]
+
+
+class SourceSpec(Described):
+    """A daily feed of rows, known `delay_days` after its day has ended, and the contract that they have to honour."""
+
+    origin: OriginSpec = Field(default=ObjectsOrigin(), description="where the rows come from")
     start_date: date = Field(description="the first day that the source has")
     delay_days: int = Field(
         default=0, ge=0, description="how many days after its day a partition is known; labels are late"
@@ -50,14 +154,42 @@ class SourceSpec(Described):
     key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
     event_time: Name = Field(description="the timestamp column that places a row in its day")
     columns: dict[Name, ColumnSpec] = Field(min_length=1)
+    new_columns: Literal["ignore", "adopt"] = Field(
+        default="ignore", description="what becomes of columns that are not declared"
+    )
+    unique_within_days: int = Field(default=1, ge=1, description="the newest days, the day included, that share no key")
+    references: dict[Name, ReferenceSpec] = Field(default_factory=dict, description="column -> where its values occur")
+    row_count: RowCountSpec = RowCountSpec()
+    policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
+
+    def policy(self, check: str) -> PolicySpec:
+        """The declared policy; otherwise stop, and warn for the row count."""
+        default = PolicySpec(on_failure="warn") if check == "row_count_is_normal" else PolicySpec()
+        return self.policies.get(check, default)  # type: ignore[call-overload]  # any other name has the default
 
     @model_validator(mode="after")
     def _columns_exist(self) -> "SourceSpec":
         for name in (*self.key, self.event_time):
             if name not in self.columns:
                 raise ValueError(f"column {name!r} is not among columns: {', '.join(self.columns)}")
+        for name in self.references:
+            if name not in self.columns:
+                raise ValueError(f"references: column {name!r} is not among columns: {', '.join(self.columns)}")
         if self.columns[self.event_time].type != "timestamp":
             raise ValueError(f"event_time column {self.event_time!r} must have type timestamp")
+        return self
+
+    @model_validator(mode="after")
+    def _policies_are_possible(self) -> "SourceSpec":
+        for check, policy in self.policies.items():
+            if policy.on_failure == "warn" and check in (
+                "objects_are_readable",
+                "schema_conforms",
+                "values_fit_their_types",
+            ):
+                raise ValueError(f"policies.{check}: what has no typed rows cannot be written with a warning")
+            if policy.on_failure == "quarantine" and check == "row_count_is_normal":
+                raise ValueError(f"policies.{check}: no single row is to blame; stop or warn")
         return self
 
 
@@ -66,6 +198,9 @@ class SourceSpec(Described):
 
 class ViewInputSpec(Spec):
     window_days: int = Field(ge=1, description="how many days back the view looks, from the newest day that is known")
+    quality: Literal["good", "degraded"] = Field(
+        default="degraded", description="the least quality of a raw day that the view is computed from"
+    )
 
 
 class FeatureSpec(Spec):
@@ -101,7 +236,7 @@ class FeatureViewSpec(Described):
             if with_expression := [name for name, feature in self.features.items() if feature.expression]:
                 raise ValueError(f"expression belongs to request views only, not to {', '.join(with_expression)}")
         else:
-            if unwanted := [field for field in ("entity", "function", "inputs") if getattr(self, field)]:
+            if unwanted := [field for field in ("entity", "function", "inputs", "keep_days") if getattr(self, field)]:
                 raise ValueError(f"a request view has no {', '.join(unwanted)}")
             if without := [name for name, feature in self.features.items() if not feature.expression]:
                 raise ValueError(f"a request view needs an expression for {', '.join(without)}")
@@ -243,5 +378,10 @@ class AutomationSpec(Spec):
     """The sensors that move everything; their pace in seconds."""
 
     arrival_interval: int = Field(default=10, ge=1)
+    lists_per_tick: int = Field(
+        default=5,
+        ge=1,
+        description="LIST calls (or queries) of one look at all sources; more find old overwrites sooner",
+    )
     freshness_interval: int = Field(default=10, ge=1)
     retrain_interval: int = Field(default=10, ge=1)

@@ -1,28 +1,40 @@
-"""The contract between a producer and the platform: what must hold before landed rows become a raw partition."""
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# The stubs of PyArrow know fewer methods than the library has.
+"""The contract between a producer and the platform: what must hold of files and rows before they become a raw partition.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+This module judges one file's columns and one batch of rows; ingest.py puts a day together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.spec import ColumnSpec, SourceSpec
-from ml_platform.data.landing import read_table
+from ml_platform.data.formats import Opened
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CHECKS = {
     "objects_are_readable": "Every landed object of the day opens as what its name says.",
-    "schema_conforms": "Every declared column is there, with a type that fits without loss.",
+    "schema_conforms": "Every object has every declared column, of a kind that can become the declared type.",
+    "values_fit_their_types": "Every value becomes its column's type without loss.",
     "required_values_are_present": "No column that is not nullable has a null or NaN.",
-    "values_are_allowed": "Every value lies within its column's min, max and allowed.",
-    "keys_are_unique": "No two rows of the day have the same key.",
+    "values_are_allowed": "Every value is finite and lies within its column's min, max and allowed.",
     "event_times_are_in_partition": "Every row's event time lies in the day that the objects are named for.",
+    "keys_are_unique": "No row has the key of another row of the day, nor of the days before that share no keys.",
+    "references_exist": "Every value of a column with a reference occurs where the reference says.",
+    "row_count_is_normal": "The day has as many rows as it may have, and about as many as the days before.",
+    "every_object_is_accounted_for": "For every object, rows in = rows written + rows quarantined + rows discarded.",
 }
-SAMPLE_ROWS = 5
+OBJECT_CHECKS = ("objects_are_readable", "schema_conforms")
+ACROSS_CHECKS = ("keys_are_unique", "references_exist")  # judged by other partitions as well
 
 _ARROW_TYPES = {
     "int8": pa.int8(),
@@ -38,136 +50,135 @@ _ARROW_TYPES = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The outcome of one check: `offending` rows or objects, a `sample` of them, and what is wrong in words."""
+class Offence:
+    """A rule and the rows of a batch that break it, by position."""
 
     check: str
-    offending: int = 0
-    problem: str = ""
-    sample: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        return not self.problem
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What the contract says of one day's objects. `table` is there only if every finding passed."""
-
-    findings: tuple[Finding, ...]
-    table: pa.Table | None = None
-    undeclared_columns: tuple[str, ...] = field(default=())
-
-    @property
-    def failed(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if not finding.passed)
+    rule: str
+    rows: np.ndarray
 
 
 def arrow_schema(source: SourceSpec) -> pa.Schema:
-    """The schema of the source's raw table."""
+    """The declared columns of the source's raw table."""
     return pa.schema([pa.field(name, _ARROW_TYPES[column.type]) for name, column in source.columns.items()])
 
 
-def inspect(source: SourceSpec, day: date, objects: Sequence[tuple[str, bytes]]) -> Inspection:
-    """Hold one day's landed objects (name, content) against the contract.
+# --- columns of a file ------------------------------------------------------------------------------------------------
 
-    A check that cannot be evaluated because an earlier one failed does not pass. The table is sorted by key, so that it
-    does not depend on how the rows were spread over objects.
+
+def misfit(source: SourceSpec, opened: Opened) -> str:
+    """Why a file's columns cannot become the declared ones; empty if they can."""
+    problems = []
+    for name, spec in source.columns.items():
+        if name not in opened.schema.names:
+            if not (opened.sparse and spec.nullable):
+                shown = ", ".join(opened.schema.names[:20]) or "none"
+                problems.append(f"column {name!r} is missing; there are {shown}")
+        elif not opened.text and not _may_become(opened.schema.field(name).type, _ARROW_TYPES[spec.type]):
+            problems.append(f"column {name!r} has type {opened.schema.field(name).type}, not {_ARROW_TYPES[spec.type]}")
+    return "; ".join(problems)
+
+
+def _may_become(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type can be of another without being reinterpreted; text is text alone."""
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_null(found):
+        return True
+    numbers = (pa.types.is_integer, pa.types.is_decimal)
+    if pa.types.is_floating(wanted):
+        return any(kind(found) for kind in (pa.types.is_floating, *numbers))
+    if pa.types.is_integer(wanted):
+        return any(kind(found) for kind in numbers)
+    if pa.types.is_string(wanted):
+        return any(kind(found) for kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    return any(kind(found) and kind(wanted) for kind in (pa.types.is_timestamp, pa.types.is_boolean))
+
+
+# --- values of a batch ------------------------------------------------------------------------------------------------
+
+
+def fit(source: SourceSpec, rows: pa.Table, extra: pa.Schema) -> tuple[pa.Table, list[Offence]]:
+    """A batch with the declared types, and the rows with values that do not fit; those values are null.
+
+    `extra` are columns to take over besides, as they are. Columns that the batch does not have are null.
     """
-    readable, unreadable = _read(objects)
-    fitted, misfits = _fit(source, readable)
-    extra = tuple(sorted({name for _, table in readable for name in table.column_names} - set(source.columns)))
-    findings = [
-        Finding("objects_are_readable", len(unreadable), _first_problem(unreadable), tuple(unreadable[:SAMPLE_ROWS])),
-        Finding("schema_conforms", len(misfits), _first_problem(misfits), tuple(misfits[:SAMPLE_ROWS])),
-    ]
-    blocker = next((finding.check for finding in findings if not finding.passed), None)
-    if blocker is not None or not fitted:
-        reason = f"not evaluated, because {blocker} failed" if blocker else "not evaluated: there are no objects"
-        findings += [Finding(check, problem=reason) for check in CHECKS if check not in {f.check for f in findings}]
-        return Inspection(tuple(findings), undeclared_columns=extra)
-
-    table = pa.concat_tables(fitted).sort_by([(name, "ascending") for name in source.key])
-    findings += _inspect_rows(source, day, table)
-    passed = all(finding.passed for finding in findings)
-    return Inspection(tuple(findings), table if passed else None, extra)
+    columns, offences = [], []
+    for field in (*arrow_schema(source), *extra):
+        if field.name not in rows.column_names:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        column, unfit = _converted(rows[field.name], field.type)
+        columns.append(column)
+        if len(unfit):
+            rule = f"{field.name}: not {_article(field.type)} without loss"
+            offences.append(Offence("values_fit_their_types", rule, unfit))
+    return pa.table(columns, schema=pa.schema([*arrow_schema(source), *extra])), offences
 
 
-def _first_problem(problems: Sequence[dict[str, Any]]) -> str:
-    if not problems:
-        return ""
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{problems[0]['object']}: {problems[0]['problem']}{more}"
-
-
-def _read(objects: Sequence[tuple[str, bytes]]) -> tuple[list[tuple[str, pa.Table]], list[dict[str, Any]]]:
-    readable, unreadable = [], []
-    for name, content in objects:
-        try:
-            readable.append((name, read_table(content)))
-        except ValueError as error:
-            unreadable.append({"object": name, "problem": str(error)})
-    return readable, unreadable
-
-
-def _fit(source: SourceSpec, tables: Sequence[tuple[str, pa.Table]]) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """Each table with the declared columns and types; and what kept a column from it."""
-    fitted, misfits = [], []
-    for name, table in tables:
-        arrays = []
-        for column, spec in source.columns.items():
-            try:
-                arrays.append(_fitted_column(table, column, spec))
-            except ValueError as error:
-                misfits.append({"object": name, "column": column, "problem": str(error)})
-        if len(arrays) == len(source.columns):
-            fitted.append(pa.table(arrays, schema=arrow_schema(source)))
-    return fitted, misfits
-
-
-def _fitted_column(table: pa.Table, name: str, spec: ColumnSpec) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        raise ValueError(f"column {name!r} is missing; there are {', '.join(table.column_names)}")
-    column, wanted = table[name], _ARROW_TYPES[spec.type]
-    if not _same_family(column.type, wanted):
-        raise ValueError(f"column {name!r} has type {column.type}, not {wanted}")
+def _converted(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The column with another type, and where a value does not fit it."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    none = np.empty(0, np.int64)
     try:
+        return _cast(column, wanted), none
+    except pa.ArrowInvalid:
+        slow = _try_text if pa.types.is_string(column.type) else _try_cast
+        converted = slow(column, wanted)
+        unfit = pc.and_(pc.is_valid(column), pc.is_null(converted))
+        return converted, np.flatnonzero(unfit.to_numpy(zero_copy_only=False))
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(wanted):
+        if pa.types.is_string(column.type):
+            column = column.cast(pa.timestamp("us"))  # refuses zones; _try_text knows them
         if pa.types.is_timestamp(column.type) and column.type.tz is None:
             column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))  # times without a zone are UTC
-        return column.cast(wanted)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"column {name!r} of type {column.type} does not fit {wanted}: {error}") from error
+    return column.cast(wanted)
 
 
-def _same_family(found: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_floating(wanted):
-        return pa.types.is_floating(found) or pa.types.is_integer(found)
-    families = (pa.types.is_integer, pa.types.is_timestamp, pa.types.is_boolean)
-    if any(family(wanted) for family in families):
-        return any(family(wanted) and family(found) for family in families)
-    return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
+def _try_cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Null where a value would not come back the same."""
+    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))
+    bare = column.cast(wanted, safe=False)
+    back = bare.cast(column.type, safe=False)
+    return pc.if_else(pc.fill_null(pc.equal(back, column), False), bare, pa.scalar(None, wanted))
 
 
-def _inspect_rows(source: SourceSpec, day: date, table: pa.Table) -> Iterator[Finding]:
-    frame = table.to_pandas()
-    rows_of = {check: set[int]() for check in list(CHECKS)[2:]}
-    problems: dict[str, str] = {}
-    for check, column, rule, rows in _failures(source, day, frame):
-        problems.setdefault(check, f"{column}: {rule}")
-        rows_of[check].update(rows)
-    for check, rows in rows_of.items():
-        problem = f"{len(rows):,} of {len(frame):,} rows; {problems[check]}" if rows else ""
-        sample = table.take(pa.array(sorted(rows)[:SAMPLE_ROWS], pa.int64())).to_pylist()
-        yield Finding(check, len(rows), problem, tuple(sample))
+def _try_text(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Null where the text says nothing of that type. Whole numbers may end in .0, times may have any zone."""
+    import duckdb
+
+    rows = pa.table({"value": column})
+    if pa.types.is_integer(wanted):
+        value = "CASE WHEN regexp_full_match(trim(value), '[+-]?[0-9]+(\\.0*)?') THEN regexp_replace(trim(value), '\\.0*$', '') END"
+    else:
+        value = "trim(value)"
+    kind = {pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.float32(): "FLOAT",
+            pa.float64(): "DOUBLE", pa.bool_(): "BOOLEAN"}.get(wanted, "TIMESTAMPTZ")  # fmt: skip
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        connection.sql("SET TimeZone = 'UTC'")
+        found = connection.sql(f"SELECT TRY_CAST({value} AS {kind}) AS value FROM rows").to_arrow_table()
+    return found["value"].cast(wanted)
 
 
-def _failures(source: SourceSpec, day: date, frame: "pd.DataFrame") -> Iterator[tuple[str, str, str, list[int]]]:
-    """Offending rows by (check, column, rule), as Pandera finds them."""
+def _article(wanted: pa.DataType) -> str:
+    return (
+        f"{'an' if str(wanted).startswith('int') else 'a'} {'timestamp' if pa.types.is_timestamp(wanted) else wanted}"
+    )
+
+
+def broken_rules(source: SourceSpec, day: date, rows: pa.Table) -> Iterator[Offence]:
+    """Rules on single values that rows of the declared types break, as Pandera finds them."""
     import pandera.errors
     import pandera.pandas as pan
 
-    begin, end = start_of(day), start_of(day) + ONE_DAY
+    frame = rows.select(list(source.columns)).to_pandas()
+    begin, end = start_of(day), start_of(day + ONE_DAY)
     in_day = pan.Check.in_range(begin, end - timedelta(microseconds=1), error="event_times_are_in_partition")
     columns = {
         name: pan.Column(
@@ -177,23 +188,25 @@ def _failures(source: SourceSpec, day: date, frame: "pd.DataFrame") -> Iterator[
         for name, spec in source.columns.items()
     }
     try:
-        pan.DataFrameSchema(columns, unique=list(source.key)).validate(frame, lazy=True)
+        pan.DataFrameSchema(columns).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         cannot = cases[cases["index"].isna()]
         if len(cannot):  # a check that itself failed says nothing of the rows, so none of them counts as good
-            rule = f"the check could not be evaluated: {cannot['failure_case'].iloc[0]}"
-            yield "values_are_allowed", str(cannot["column"].iloc[0]), rule, list(range(len(frame)))
+            rule = f"{cannot['column'].iloc[0]}: the check could not be evaluated: {cannot['failure_case'].iloc[0]}"
+            yield Offence("values_are_allowed", rule, np.arange(len(frame)))
         cases = cases[cases["index"].notna()]
         for (column, rule), group in cases.groupby(["column", "check"], dropna=False):
-            rows = sorted({int(index) for index in group["index"]})
-            yield _check_of(str(rule)), str(column), _in_words(str(rule), begin), rows
+            positions = np.unique(group["index"].to_numpy().astype(np.int64))
+            yield Offence(_check_of(str(rule)), f"{column}: {_in_words(str(rule), begin)}", positions)
 
 
 def _value_checks(spec: ColumnSpec) -> list[Any]:
     import pandera.pandas as pan
 
     checks = []
+    if spec.type in ("float32", "float64"):
+        checks.append(pan.Check(_is_finite, error="finite"))
     if spec.min is not None:
         checks.append(pan.Check.ge(spec.min))
     if spec.max is not None:
@@ -203,18 +216,20 @@ def _value_checks(spec: ColumnSpec) -> list[Any]:
     return checks
 
 
+def _is_finite(values: "pd.Series") -> Any:
+    return ~np.isinf(values)
+
+
 def _check_of(rule: str) -> str:
     if rule == "not_nullable":
         return "required_values_are_present"
-    if rule == "multiple_fields_uniqueness":
-        return "keys_are_unique"
     return rule if rule in CHECKS else "values_are_allowed"
 
 
 def _in_words(rule: str, begin: Any) -> str:
     words = {
         "not_nullable": "null where a value is required",
-        "multiple_fields_uniqueness": "the same key twice",
         "event_times_are_in_partition": f"not within {begin:%Y-%m-%d}",
+        "finite": "infinite",
     }
-    return words.get(rule, rule)
+    return words.get(rule, f"not {rule}")

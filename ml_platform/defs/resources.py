@@ -21,7 +21,7 @@ def executor(settings: Settings) -> dg.ExecutorDefinition:
 def resources() -> dg.Definitions:
     return dg.Definitions(
         resources={
-            "landing": adapters.landing,
+            "origins": adapters.origins,
             "lake": adapters.lake,
             "store": adapters.online_store,
             "registry": adapters.registry,

@@ -32,6 +32,7 @@ from ml_platform.local import stack
 from ml_platform.local.producer import DailyFile, land
 from ml_platform.monitoring.retrain import Train
 from ml_platform.registry.versions import Version
+from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import training_decision, view_is_current
 from ml_platform.resources.model_server import ModelServer
@@ -235,12 +236,7 @@ def is_decided(world: World, day: date) -> bool:
 def failed_runs(settings: Settings) -> list[str]:
     """Ids of the latest runs that failed."""
     query = "{ runsOrError(filter: {statuses: [FAILURE]}, limit: 20) { ... on Runs { results { runId } } } }"
-    return [run["runId"] for run in graphql(settings, query)["runsOrError"].get("results", [])]
-
-
-def graphql(settings: Settings, query: str, **variables: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{settings.dagster_url}/graphql", json={"query": query, "variables": variables}, timeout=60)
-    return answer.raise_for_status().json()["data"]
+    return [run["runId"] for run in DagsterApi.at(settings).query(query)["runsOrError"].get("results", [])]
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
@@ -280,7 +276,7 @@ def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
 def dagster_partitions(settings: Settings, key: str) -> set[str]:
     query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
         assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } } }"""
-    node = graphql(settings, query, key={"path": key.split("/")})["assetNodeOrError"]
+    node = DagsterApi.at(settings).query(query, key={"path": key.split("/")})["assetNodeOrError"]
     found: set[str] = set()
     for one in node["assetPartitionStatuses"]["ranges"]:
         if one["status"] == "MATERIALIZED":
@@ -293,7 +289,7 @@ def dagster_checks(settings: Settings, key: str) -> dict[str, str]:
     """The latest status of every check of an asset that has been evaluated."""
     query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
         assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } } } } }"""
-    node = graphql(settings, query, key={"path": key.split("/")})["assetNodeOrError"]
+    node = DagsterApi.at(settings).query(query, key={"path": key.split("/")})["assetNodeOrError"]
     executions = {
         check["name"]: check["executionForLatestMaterialization"] for check in node["assetChecksOrError"]["checks"]
     }

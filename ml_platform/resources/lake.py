@@ -8,9 +8,12 @@ dies leaves the old version in force.
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,12 +25,16 @@ import pyarrow.parquet as pq
 from ml_platform.core import digest, keys
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
+from ml_platform.data.staging import StagedTable
 from ml_platform.resources.object_store import client_options
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
 MANIFEST = "_manifest.json"
+READERS = 16  # manifests that are read at once: on S3 each takes a round trip
+CHUNK_BYTES = 4 << 20
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Lake:
     ) -> None:
         """`delete` removes one file, in place of the file system's own way."""
         self.filesystem = filesystem
+        self.renames = isinstance(filesystem, pafs.LocalFileSystem)
         self.root = root.rstrip("/")
         self.clock = clock
         self.delete = delete or filesystem.delete_file
@@ -108,11 +116,13 @@ class Lake:
 
     def manifest(self, key: str, day: date) -> Manifest | None:
         """The partition's manifest; None if there is no such partition."""
-        try:
-            with self.filesystem.open_input_stream(f"{self._folder(key, day)}/{MANIFEST}") as stream:
-                return Manifest.from_json(stream.readall())
-        except FileNotFoundError:
-            return None
+        path = f"{self._folder(key, day)}/{MANIFEST}"
+        with self._translated(keys.partition(key, day)):
+            try:
+                with self.filesystem.open_input_stream(path) as stream:
+                    return Manifest.from_json(stream.readall())
+            except FileNotFoundError:
+                return None
 
     def require(self, key: str, day: date) -> Manifest:
         """Like `manifest`, but a missing partition is an error."""
@@ -125,19 +135,47 @@ class Lake:
 
     def manifests(self, key: str, days: Iterable[date]) -> dict[date, Manifest]:
         """Manifests of those of the days that exist."""
-        return {day: found for day in days if (found := self.manifest(key, day)) is not None}
+        asked = list(days)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(lambda day: self.manifest(key, day), asked)
+            return {day: manifest for day, manifest in zip(asked, found, strict=True) if manifest is not None}
 
     def days(self, key: str) -> list[date]:
         """All days of a table that exist, in time order."""
-        selector = pafs.FileSelector(f"{self.root}/{key}", allow_not_found=True, recursive=True)
-        return sorted(
-            date.fromisoformat(Path(info.path).parent.name.removeprefix("date="))
-            for info in self.filesystem.get_file_info(selector)
-            if info.base_name == MANIFEST
-        )
+        return sorted(day for day, files in self._listing(key).items() if MANIFEST in files)
 
-    def dataset(self, key: str, days: Iterable[date]) -> "pads.Dataset":
+    def sizes(self, key: str) -> dict[date, int]:
+        """Bytes of every day of a table that exists, in time order."""
+        listed = sorted(self._listing(key).items())
+        return {day: sum(info.size for info in files.values()) for day, files in listed if MANIFEST in files}
+
+    def leftovers(self, key: str, age: timedelta) -> dict[str, int]:
+        """Path -> bytes of files of a table that no manifest names and that are older than `age`: their writers died."""
+        old = self.clock() - age
+        unnamed = {}
+        for day, files in self._listing(key).items():
+            manifest = self.manifest(key, day)  # read after the listing, so that it names what was committed meanwhile
+            named = {MANIFEST, *(manifest.files if manifest else ())}
+            # Arrow gives 1970 where it cannot read the time, as with one in ten of rclone's: such a file may be new.
+            lost = [info for name, info in files.items() if name not in named and _EPOCH < info.mtime < old]
+            unnamed |= {info.path: info.size for info in lost}
+        return unnamed
+
+    def _listing(self, key: str) -> dict[date, dict[str, pafs.FileInfo]]:
+        """The files of each day's folder, by their name within it."""
+        root = f"{self.root}/{key}"
+        found: dict[date, dict[str, pafs.FileInfo]] = {}
+        with self._translated(key):
+            for info in self.filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
+                folder, _, name = info.path.removeprefix(f"{root}/").partition("/")
+                if info.type == pafs.FileType.File and name:
+                    found.setdefault(date.fromisoformat(folder.removeprefix("date=")), {})[name] = info
+        return found
+
+    def dataset(self, key: str, days: Iterable[date], schema: pa.Schema | None = None) -> "pads.Dataset":
         """The rows of these days, to be read by whom they concern, with push-down.
+
+        With a `schema`, days whose files lack one of its columns have nulls there.
 
         Raises:
             LakeError: if one of the days does not exist.
@@ -147,10 +185,28 @@ class Lake:
         paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self.require(key, day).files]
         if not paths:
             raise LakeError(key, "no days were asked for", "give at least one day")
-        return pads.dataset(paths, filesystem=self.filesystem, format="parquet")
+        with self._translated(key):
+            return pads.dataset(paths, schema=schema, filesystem=self.filesystem, format="parquet")
+
+    def rows_of_file(self, key: str, day: date, name: str) -> "pads.Dataset | None":
+        """The rows of one Parquet file of a partition that is a set of files; None if it has no such file."""
+        import pyarrow.dataset as pads
+
+        paths = [path for path in self.require(key, day).files if Path(path).name == name]
+        with self._translated(keys.partition(key, day)):
+            return pads.dataset(f"{self._folder(key, day)}/{paths[0]}", filesystem=self.filesystem) if paths else None
 
     def read_table(self, key: str, days: Iterable[date], columns: list[str] | None = None) -> pa.Table:
-        return self.dataset(key, days).to_table(columns=columns)
+        """The rows of these days: of each the old version or the new one, if it is being replaced meanwhile."""
+        asked = list(days)
+        while True:
+            before = self.manifests(key, asked)
+            try:
+                with self._translated(key):
+                    return self.dataset(key, asked).to_table(columns=columns)
+            except (FileNotFoundError, LakeError):
+                if self.manifests(key, asked) == before:
+                    raise
 
     def read_files(self, key: str, day: date) -> dict[str, bytes]:
         """The files of a partition that is a set of files.
@@ -161,7 +217,8 @@ class Lake:
         manifest = self.require(key, day)
         files = {}
         for name in manifest.files:
-            with self.filesystem.open_input_stream(f"{self._folder(key, day)}/{name}") as stream:
+            path = f"{self._folder(key, day)}/{name}"
+            with self._translated(keys.partition(key, day)), self.filesystem.open_input_stream(path) as stream:
                 files[Path(name).name] = stream.readall()
         if digest.of_files(files) != manifest.content_hash:
             raise LakeError(
@@ -178,20 +235,27 @@ class Lake:
     ) -> Manifest:
         """Replace a partition by these rows."""
         content_hash = digest.of_table(table)
-        name = f"part-{content_hash[:16]}-{uuid4().hex[:8]}.parquet"
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        return self._commit(key, day, {name: buffer.getvalue()}, table.num_rows, content_hash, inputs, tags)
+        files = {_part(content_hash): buffer.getvalue()}
+        return self._commit(key, day, files, table.num_rows, content_hash, inputs, tags)
+
+    def write_staged(
+        self, key: str, day: date, staged: StagedTable, inputs: Iterable[Input], tags: Mapping[str, str] | None = None
+    ) -> Manifest:
+        """Replace a partition by the rows of a local Parquet file."""
+        files = {_part(staged.content_hash): staged.path}
+        return self._commit(key, day, files, staged.rows, staged.content_hash, inputs, tags)
 
     def write_files(
         self,
         key: str,
         day: date,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         inputs: Iterable[Input],
         tags: Mapping[str, str] | None = None,
     ) -> Manifest:
-        """Replace a partition by this set of files."""
+        """Replace a partition by this set of files; a path stands for the content of that local file."""
         content_hash = digest.of_files(files)
         version = f"{content_hash[:16]}-{uuid4().hex[:8]}"
         placed = {f"{version}/{name}": content for name, content in files.items()}
@@ -201,7 +265,7 @@ class Lake:
         self,
         key: str,
         day: date,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | Path],
         rows: int,
         content_hash: str,
         inputs: Iterable[Input],
@@ -226,22 +290,56 @@ class Lake:
             self._delete(f"{folder}/{name}")
         return manifest
 
-    def _put(self, path: str, content: bytes) -> None:
+    def remove(self, key: str, day: date) -> None:
+        """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
+        manifest = self.manifest(key, day)
+        for name in (MANIFEST, *(manifest.files if manifest else ())):
+            self._delete(f"{self._folder(key, day)}/{name}")
+
+    def remove_leftovers(self, key: str, age: timedelta) -> int:
+        """Delete the `leftovers`; returns how many bytes they had."""
+        found = self.leftovers(key, age)
+        for path in found:
+            self._delete(path)
+        return sum(found.values())
+
+    def _put(self, path: str, content: bytes | Path) -> None:
         """Write a file so that it appears whole. S3 does so by itself; on a file system it takes a rename."""
-        local = isinstance(self.filesystem, pafs.LocalFileSystem)
-        target = f"{Path(path).parent}/.{uuid4().hex}" if local else path
-        if local:
-            self.filesystem.create_dir(str(Path(path).parent), recursive=True)
-        with self.filesystem.open_output_stream(target) as stream:
-            stream.write(content)
-        if local:
-            self.filesystem.move(target, path)
+        target = f"{Path(path).parent}/.{uuid4().hex}" if self.renames else path
+        with self._translated(path):
+            if self.renames:
+                self.filesystem.create_dir(str(Path(path).parent), recursive=True)
+            with self.filesystem.open_output_stream(target) as stream:
+                if isinstance(content, bytes):
+                    stream.write(content)
+                else:
+                    with content.open("rb") as file:
+                        shutil.copyfileobj(file, stream, CHUNK_BYTES)
+            if self.renames:
+                self.filesystem.move(target, path)
 
     def _delete(self, path: str) -> None:
-        try:
-            self.delete(path)
-        except FileNotFoundError:
-            return  # another writer replaced the same version
+        with self._translated(path):
+            try:
+                self.delete(path)
+            except FileNotFoundError:
+                return  # another writer replaced the same version
 
     def _folder(self, key: str, day: date) -> str:
         return f"{self.root}/{key}/date={day.isoformat()}"
+
+    @contextmanager
+    def _translated(self, subject: str) -> Iterator[None]:
+        """Trouble with the storage as an error of ours; a missing file stays what it is."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LakeError(
+                subject, f"the lake at {self.root} failed: {error}", "look after ML_PLATFORM_LAKE"
+            ) from error
+
+
+def _part(content_hash: str) -> str:
+    return f"part-{content_hash[:16]}-{uuid4().hex[:8]}.parquet"

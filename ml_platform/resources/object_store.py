@@ -1,13 +1,18 @@
-"""The landing bucket: what producers put there, over the S3 protocol."""
+"""The landing bucket: what producers put there, over the S3 protocol. It is the origin of sources made of files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ml_platform.core.errors import LandingError, SettingsError
 from ml_platform.core.settings import Settings
-from ml_platform.data.landing import LandedObject
+from ml_platform.core.spec import SourceSpec
+from ml_platform.data.landing import LandedObject, Page, day_of, day_prefix
+
+CHUNK_BYTES = 1 << 20
 
 
 class ObjectStore:
@@ -41,13 +46,27 @@ class ObjectStore:
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
             for page in pages:
-                for entry in page.get("Contents", ()):
-                    yield LandedObject(
-                        entry["Key"].removeprefix(self.prefix),
-                        entry["ETag"].strip('"'),
-                        entry["Size"],
-                        entry["LastModified"],
-                    )
+                yield from map(self._landed, page.get("Contents", ()))
+
+    def page(self, source: SourceSpec, after: str) -> Page:
+        prefix = f"{source.name}/"
+        with self._translated(f"list {prefix}"):
+            found = self.client.list_objects_v2(
+                Bucket=self.bucket, Prefix=self.prefix + prefix, StartAfter=self.prefix + after
+            )
+        return Page(tuple(map(self._landed, found.get("Contents", ()))), found["IsTruncated"])
+
+    def of_day(self, source: SourceSpec, day: date) -> list[LandedObject]:
+        return [o for o in self.objects(day_prefix(source.name, day)) if day_of(source.name, o.key)]
+
+    def fetch(self, source: SourceSpec, found: LandedObject, target: Path) -> None:
+        with self._translated(f"read {found.key}"):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + found.key)
+            if answer["ETag"].strip('"') != found.etag:
+                raise LandingError(self.url(found.key), "was replaced while it was read", "it is tried again")
+            with target.open("wb") as file:
+                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+                    file.write(chunk)
 
     def read(self, key: str) -> bytes:
         with self._translated(f"read {key}"):
@@ -62,6 +81,11 @@ class ObjectStore:
         with self._translated("create the bucket"):
             if self.bucket not in {bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]}:
                 self.client.create_bucket(Bucket=self.bucket)
+
+    def _landed(self, entry: dict[str, Any]) -> LandedObject:
+        return LandedObject(
+            entry["Key"].removeprefix(self.prefix), entry["ETag"].strip('"'), entry["Size"], entry["LastModified"]
+        )
 
     @contextmanager
     def _translated(self, attempt: str) -> Iterator[None]:

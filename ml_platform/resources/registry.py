@@ -57,6 +57,11 @@ class Registry:
             found = self.client.search_model_versions(f"name = '{model}'")
         return sorted(map(_version, found), key=lambda version: int(version.number), reverse=True)
 
+    def models(self) -> list[str]:
+        """The names of all registered models."""
+        with self._translated("registry"):
+            return [model.name for model in self._all_models()]
+
     def aliases(self, model: str) -> Aliases:
         """Which version holds which alias; none if the model was never registered."""
         with self._translated(model):

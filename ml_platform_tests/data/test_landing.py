@@ -1,74 +1,100 @@
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_platform.data.landing import LandedObject, find_arrivals, read_table
+from ml_platform.core.spec import ColumnSpec, SourceSpec
+from ml_platform.data.landing import (
+    LandedObject,
+    day_of,
+    day_prefix,
+    extend_fingerprint,
+    fingerprint,
+    lateness,
+)
 
-FIRST, LAST = date(2024, 1, 1), date(2024, 12, 31)
-
-
-def landed(key: str, etag: str = "a") -> LandedObject:
-    return LandedObject(key, etag, 10, datetime(2024, 1, 1, tzinfo=UTC))
-
-
-def test_new_days_are_found_once() -> None:
-    objects = [landed("clicks/2024-01-01/a.parquet"), landed("clicks/2024-01-02/a.parquet")]
-    first = find_arrivals("clicks", objects, {}, FIRST, LAST)
-    assert [arrival.day for arrival in first.new] == [date(2024, 1, 1), date(2024, 1, 2)]
-    assert find_arrivals("clicks", objects, first.seen, FIRST, LAST).new == ()
+DAY = date(2024, 1, 1)
 
 
-def test_changed_content_and_a_second_object_make_a_day_new_again() -> None:
-    seen = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet")], {}, FIRST, LAST).seen
-    overwritten = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "b")], seen, FIRST, LAST)
-    added = find_arrivals(
-        "clicks", [landed("clicks/2024-01-01/a.parquet"), landed("clicks/2024-01-01/b.parquet")], seen, FIRST, LAST
-    )
-    assert len(overwritten.new) == len(added.new) == 1
+def landed(key: str, etag: str = "a", minute: int = 0) -> LandedObject:
+    return LandedObject(key, etag, 10, datetime(2024, 1, 1, 0, minute, tzinfo=UTC))
 
 
-def test_backlog_is_the_fewest_ranges() -> None:
-    days = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-01-10"]
-    found = find_arrivals("clicks", [landed(f"clicks/{day}/x.parquet") for day in days], {}, FIRST, LAST)
-    assert found.ranges == [(date(2024, 1, 1), date(2024, 1, 3)), (date(2024, 1, 10), date(2024, 1, 10))]
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+def test_every_format_may_be_compressed(ending: str, compression: str) -> None:
+    assert day_of("clicks", f"clicks/2024-01-01/part-0.{ending}{compression}") == DAY
 
 
-def test_run_key_names_content_and_look() -> None:
-    one = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "a")], {}, FIRST, LAST)
-    two = find_arrivals("clicks", [landed("clicks/2024-01-01/a.parquet", "b")], {}, FIRST, LAST)
-    day = date(2024, 1, 1)
-    assert one.run_key(day, day, 1) == one.run_key(day, day, 1)
-    assert len({one.run_key(day, day, 1), two.run_key(day, day, 1), one.run_key(day, day, 2)}) == 3
+@pytest.mark.parametrize(
+    "file", ["été.csv", "日本 語.jsonl.gz", "a b  c.parquet", "a=1&b=%20.csv", "x.y.csv.zst", "a_.csv"]
+)
+def test_file_names_may_have_any_character(file: str) -> None:
+    assert day_of("clicks", day_prefix("clicks", DAY) + file) == DAY
 
 
 @pytest.mark.parametrize(
     "key",
     [
         "clicks/readme.txt",
-        "clicks/2024-13-01/a.parquet",
-        "clicks/2024-01-01/deep/a.parquet",
+        "clicks/2024-01-01",
+        "clicks/2024-01-01/",
+        "clicks/2024-13-01/a.csv",
+        "clicks/2023-02-29/a.csv",
+        "clicks/2024-1-1/a.csv",
+        "clicks/20240101/a.csv",
+        "clicks/２０２４-01-01/a.csv",
+        "clicks/2024-01-01/deep/a.csv",
         "clicks/2024-01-01/_SUCCESS",
-        "clicks/2024-01-01/.a.parquet",
-        "other/2024-01-01/a.parquet",
-        "clicks/2023-12-31/a.parquet",
-        "clicks/2025-01-01/a",
+        "clicks/2024-01-01/_temporary.csv",
+        "clicks/2024-01-01/.a.csv",
+        "clicks/2024-01-01/.csv",
+        "clicks/2024-01-01/a.txt",
+        "clicks/2024-01-01/a.CSV",
+        "clicks/2024-01-01/a.csv.bz2",
+        "clicks/2024-01-01/a.gz",
+        "clicks/2024-01-01/a.csv.gz.gz",
+        "other/2024-01-01/a.csv",
+        "clicks2/2024-01-01/a.csv",
+        "/clicks/2024-01-01/a.csv",
     ],
 )
-def test_objects_outside_pattern_or_calendar_are_ignored_with_a_reason(key: str) -> None:
-    found = find_arrivals("clicks", [landed(key)], {}, FIRST, LAST)
-    assert found.new == ()
-    assert found.ignored[0].startswith(key)
+def test_other_names_belong_to_no_day(key: str) -> None:
+    assert day_of("clicks", key) is None
 
 
-@given(st.permutations([landed(f"clicks/2024-01-0{n}/{name}.parquet", name) for n in (1, 2) for name in "abc"]))
-def test_order_of_arrival_does_not_matter(objects: list[LandedObject]) -> None:
-    found = find_arrivals("clicks", objects, {}, FIRST, LAST)
-    assert found == find_arrivals("clicks", sorted(objects, key=lambda o: o.key), {}, FIRST, LAST)
+@given(st.permutations([landed(f"clicks/2024-01-01/{name}.csv", name) for name in ("a", "b", "é", "z z", "a0")]))
+def test_fingerprint_does_not_depend_on_the_order_and_is_the_chain_in_key_order(objects: list[LandedObject]) -> None:
+    chain = ""
+    for found in sorted(objects, key=lambda o: o.key.encode()):  # the order of an S3 listing
+        chain = extend_fingerprint(chain, found)
+    assert fingerprint(objects) == chain[:12]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PAR1" + b"\0" * 50])
-def test_unreadable_content_says_what_it_looks_like(content: bytes) -> None:
-    with pytest.raises(ValueError, match="not a readable Parquet file"):
-        read_table(content)
+def test_fingerprint_is_of_names_and_contents_and_not_of_times() -> None:
+    one = [landed("clicks/2024-01-01/a.csv", "a"), landed("clicks/2024-01-01/b.csv", "b")]
+    assert fingerprint([landed("clicks/2024-01-01/a.csv", "a", minute=5), one[1]]) == fingerprint(one)
+    others = [
+        [one[0]],
+        [],
+        [one[0], landed("clicks/2024-01-01/b.csv", "c")],
+        [one[0], landed("clicks/2024-01-01/c.csv", "b")],
+        [landed("clicks/2024-01-01/a.csv", "b"), landed("clicks/2024-01-01/b.csv", "a")],
+    ]
+    assert len({fingerprint(objects) for objects in (one, *others)}) == 1 + len(others)
+
+
+def test_day_is_late_by_what_passed_since_its_delay_was_over() -> None:
+    source = SourceSpec(
+        name="clicks",
+        start_date=DAY,
+        delay_days=2,
+        key=("t",),
+        event_time="t",
+        columns={"t": ColumnSpec(type="timestamp")},
+    )
+    due = datetime(2024, 1, 4, tzinfo=UTC)  # the day ends on the 2nd
+    assert lateness(source, DAY, due) == timedelta(0)
+    assert lateness(source, DAY, due + timedelta(hours=5)) == timedelta(hours=5)
+    assert lateness(source, DAY, due - timedelta(days=1)) == -timedelta(days=1)

@@ -1,7 +1,8 @@
 """The lake: a partition is there as a whole or not at all, on a folder and on S3 alike."""
 
+import io
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -108,3 +109,52 @@ def test_layout_is_plain_hive_that_others_read_without_us(tmp_path: Path) -> Non
     lake.write_table("x/raw", DAY, OLD, [])
     lake.write_table("x/raw", date(2018, 4, 2), NEW, [])
     assert pq.read_table(tmp_path / "x" / "raw", partitioning="hive").num_rows == 3
+
+
+def test_bytes_of_a_table_are_counted_by_day(lake: Lake) -> None:
+    assert lake.sizes("x/raw") == {}
+    lake.write_table("x/raw", DAY, OLD, [])
+    lake.write_files("x/raw", date(2018, 4, 3), {"a.json": b"12345", "b": b"6"}, [])
+    sizes = lake.sizes("x/raw")
+    assert list(sizes) == [DAY, date(2018, 4, 3)]
+    assert sizes[date(2018, 4, 3)] > 6, "the manifest counts as well"
+
+
+def test_rows_of_one_file_of_a_set(lake: Lake) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(OLD, buffer)
+    lake.write_files("x/aside", DAY, {"rows.parquet": buffer.getvalue(), "a.csv": b"no parquet"}, [])
+    rows = lake.rows_of_file("x/aside", DAY, "rows.parquet")
+    assert rows is not None
+    assert rows.to_table().equals(OLD)
+    assert lake.rows_of_file("x/aside", DAY, "other.parquet") is None
+
+
+def test_files_that_dead_writers_left_go_after_a_day_and_no_others(lake: Lake) -> None:
+    other = date(2018, 4, 2)
+    lake.write_table("x/raw", DAY, OLD, [])
+    lake.write_files("x/raw", other, {"a.json": b"1"}, [])
+    lost = [f"{lake.root}/x/raw/date={DAY}/part-lost.parquet", f"{lake.root}/x/raw/date=2018-04-07/v/c.json"]
+    for path in lost:
+        lake._put(path, b"12345")
+    while any(
+        info.mtime.year == 1970 for day in lake._listing("x/raw").values() for info in day.values() if info.path in lost
+    ):
+        for path in lost:  # see the test below
+            lake._put(path, b"12345")
+    assert lake.remove_leftovers("x/raw", timedelta(hours=24)) == 0, "their writers may be at work"
+    lake.clock = lambda: datetime.now(UTC) + timedelta(hours=25)
+    assert lake.leftovers("x/raw", timedelta(hours=24)) == dict.fromkeys(lost, 5)
+    assert lake.remove_leftovers("x/raw", timedelta(hours=24)) == 10
+    assert lake.leftovers("x/raw", timedelta(0)) == {}
+    assert lake.read_table("x/raw", [DAY]).equals(OLD)
+    assert lake.read_files("x/raw", other) == {"a.json": b"1"}
+    assert lake.days("x/raw") == [DAY, other]
+
+
+def test_file_whose_age_is_unknown_is_no_leftover(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow cannot read some times that rclone's S3 server gives, and says 1970: a writer may be at work on that file."""
+    path = f"{lake.root}/x/raw/date={DAY}/part-new.parquet"
+    epoch = pafs.FileInfo(path, pafs.FileType.File, size=5, mtime=datetime.fromtimestamp(0, UTC))
+    monkeypatch.setattr(lake, "_listing", lambda key: {DAY: {"part-new.parquet": epoch}})
+    assert lake.leftovers("x/raw", timedelta(hours=24)) == {}

@@ -17,6 +17,7 @@ from ml_platform.local.producer import DailyFile, land, simulated
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
 from ml_platform_tests.conftest import FIRST_DAY, free_port, server
 
@@ -43,7 +44,10 @@ class Platform:
     def arrivals(self) -> list[dg.RunRequest]:
         """One tick of the arrival sensor: records its events, returns what it asks for."""
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.arrival_cursor, definitions=defs, resources={"landing": self.landing}
+            instance=self.instance,
+            cursor=self.arrival_cursor,
+            definitions=defs,
+            resources={"origins": Origins(self.landing), "lake": self.lake},
         )
         result = defs.resolve_sensor_def("arrival_sensor")(context)
         assert isinstance(result, dg.SensorResult)

@@ -13,7 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from ml_platform.components.feature_view import compute
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import FeatureError
+from ml_platform.core.spec import ViewInputSpec
 from ml_platform.local.producer import DailyFile
+from ml_platform.resources.ledger import accounts_of
 from ml_platform_tests.scenarios.conftest import Platform
 
 
@@ -84,13 +89,24 @@ def test_bad_day_is_not_written_and_its_check_is_red_with_reason_and_sample(
 ) -> None:
     day = date(2018, 4, 2 + number)
     assert week.lake.manifest("transactions/raw", day) is None
-    assert not list((week.settings.home / "lake").rglob(f"date={day}/*"))
+    assert not list((week.settings.home / "lake" / "transactions" / "raw").rglob(f"date={day}/*"))
     assert week.checks("transactions/raw", day)[check] is False
+    assert week.checks("transactions/raw", day)["every_object_is_accounted_for"] is True
     assert [o.key for o in week.landing.objects(f"transactions/{day}/")] == [f"transactions/{day}/transactions.parquet"]
     evaluation = latest(week, check, day)
     assert evaluation.description
     assert evaluation.metadata["offending"].value >= 1
     assert "|" in evaluation.metadata["sample"].value
+
+
+@pytest.mark.parametrize("number", range(len(BAD)))
+def test_objects_of_a_bad_day_are_kept_whole_with_the_reason(week: Platform, number: int) -> None:
+    day = date(2018, 4, 2 + number)
+    (landed,) = week.landing.objects(f"transactions/{day}/")
+    assert list(week.lake.read_files("quarantine/transactions", day).values()) == [week.landing.read(landed.key)]
+    (account,) = accounts_of(week.lake, "transactions", day)
+    assert (account.object, account.etag) == (landed.key, landed.etag)
+    assert account.held.startswith(BAD[number][1])
 
 
 def latest(platform: Platform, check: str, day: date) -> Any:
@@ -109,6 +125,20 @@ def test_mended_file_is_noticed_and_makes_its_day(week: Platform, demo_files: li
     assert request.partition_key == day.isoformat()
     assert week.run(request).success
     assert set(week.checks("transactions/raw", day).values()) == {True}
+    assert week.lake.manifest("quarantine/transactions", day) is None
+
+
+def test_days_that_were_judged_without_it_are_judged_again_and_start_nothing(week: Platform) -> None:
+    """Keys are unique within seven days, so the days after the mended one looked back on nothing."""
+    before = week.lake.require("transactions/raw", date(2018, 4, 7))
+    requests = {request.partition_key: request for request in week.arrivals()}
+    assert set(requests) == {"2018-04-05", "2018-04-07"}, "the others are bad, whatever other days hold"
+    assert not week.run(requests["2018-04-05"]).success
+    assert week.run(requests["2018-04-07"]).success
+    after = week.lake.require("transactions/raw", date(2018, 4, 7))
+    assert after.content_hash == before.content_hash
+    assert after.inputs != before.inputs
+    assert week.arrivals() == []
 
 
 def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_files: list[DailyFile]) -> None:
@@ -121,5 +151,35 @@ def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_fi
     assert week.checks("transactions/raw", day)["objects_are_readable"] is False
 
 
+def test_few_bad_values_are_set_aside_and_the_day_goes_on_as_degraded(
+    week: Platform, demo_files: list[DailyFile]
+) -> None:
+    _, day, table = [file for file in demo_files if file[0] == "transactions"][1]
+    amounts = pc.if_else(pc.equal(table["transaction_id"], pc.min(table["transaction_id"])), -1.0, table["tx_amount"])
+    week.landing.write(f"transactions/{day}/transactions.parquet", parquet(table.set_column(4, "tx_amount", amounts)))
+    (request,) = week.arrivals()
+    assert week.run(request).success
+    manifest = week.lake.require("transactions/raw", day)
+    assert (manifest.rows, manifest.tags["quality"]) == (table.num_rows - 1, "degraded")
+    checks = week.checks("transactions/raw", day)
+    assert [check for check, passed in checks.items() if not passed] == ["values_are_allowed"]
+    assert latest(week, "values_are_allowed", day).severity == dg.AssetCheckSeverity.WARN
+    quarantined = pq.read_table(io.BytesIO(week.lake.read_files("quarantine/transactions", day)["rows.parquet"]))
+    assert quarantined["tx_amount"].to_pylist() == ["-1"]
+
+
+def test_view_that_wants_good_days_refuses_a_degraded_one(week: Platform, catalog: Catalog) -> None:
+    view = catalog.views["customer_activity"]
+    wants_good = ViewInputSpec(window_days=30, quality="good")
+    strict = view.model_copy(update={"inputs": {"transactions": wants_good}})
+    with pytest.raises(
+        FeatureError, match=r"transactions/raw \[2018-04-02\] is degraded.*quarantine show transactions"
+    ):
+        compute(strict, date(2018, 4, 3), catalog, week.lake)
+    assert compute(view, date(2018, 4, 3), catalog, week.lake).metadata
+
+
 def test_failed_check_is_not_tried_again(week: Platform) -> None:
+    for request in week.arrivals():  # days that look back on the changed ones
+        week.run(request)
     assert week.arrivals() == []

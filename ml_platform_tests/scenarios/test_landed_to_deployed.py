@@ -1,14 +1,17 @@
 """The main story: files land, a gated model answers; then the same bytes, a worse candidate, and a server that is gone."""
 
+import io
 import itertools
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ml_platform.components import automation
 from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.local.producer import DailyFile
 from ml_platform.resources.model_server import ModelServer
@@ -35,7 +38,7 @@ def test_every_landed_day_became_a_raw_partition_with_green_checks(deployed: Pla
     assert recorded == {day.isoformat() for day in days}
     for day in (days[0], days[30], days[-1]):
         assert set(deployed.checks("transactions/raw", day).values()) == {True}
-        assert len(deployed.checks("transactions/raw", day)) == 6
+        assert len(deployed.checks("transactions/raw", day)) == 9
 
 
 def test_backlog_was_one_range_run_per_source(deployed: Platform) -> None:
@@ -81,9 +84,12 @@ def test_lineage_leads_from_the_served_version_to_landed_objects(deployed: Platf
     raw = deployed.lake.require("transactions/raw", date(2018, 5, 1))
     assert ("transactions/raw [2018-05-01]", raw.content_hash) in {(i.name, i.version) for i in training_set.inputs}
     landed = next(deployed.landing.objects("transactions/2018-05-01/"))
-    assert [(i.name, i.version, i.size) for i in raw.inputs] == [
-        (deployed.landing.url(landed.key), landed.etag, landed.size)
-    ]
+    assert (deployed.landing.url(landed.key), landed.etag, landed.size) == (
+        raw.inputs[0].name,
+        raw.inputs[0].version,
+        raw.inputs[0].size,
+    )
+    assert [i.name for i in raw.inputs[1:]] == [f"transactions/raw [2018-04-{day}]" for day in range(25, 31)]
 
 
 def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -> None:
@@ -134,6 +140,48 @@ def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_fi
     deployed.land(demo_files[-6:])
     assert deployed.arrivals() == []
     assert deployed.settle() == []
+
+
+def test_same_rows_in_other_bytes_are_ingested_and_start_nothing_downstream(
+    deployed: Platform, demo_files: list[DailyFile]
+) -> None:
+    """The content hash of the rows is the data version: features follow that, not the event."""
+    before = {day: deployed.lake.require("transactions/raw", day) for _, day, _ in demo_files}
+    for source, day, table in [file for file in demo_files if file[0] == "transactions"][-3:]:
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="none")
+        deployed.landing.write(f"{source}/{day}/{source}.parquet", buffer.getvalue())
+    requests = [request for request in deployed.arrivals() if "transactions" in str(request.asset_selection)]
+    assert [deployed.run(request).success for request in requests] == [True]
+    last = TRAINING_DATE - ONE_DAY
+    assert deployed.lake.require("transactions/raw", last).inputs != before[last].inputs
+    assert deployed.lake.require("transactions/raw", last).content_hash == before[last].content_hash
+    assert deployed.refresh() == 0
+    assert [result.success for result in deployed.settle()] == []
+
+
+def test_lost_cursor_makes_nothing_again(deployed: Platform) -> None:
+    deployed.arrival_cursor = None
+    assert [deployed.arrivals() for _ in range(3)] == [[], [], []]
+
+
+def test_run_that_was_lost_is_asked_for_again_after_a_while(
+    deployed: Platform, demo_files: list[DailyFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed.land(demo_files[-1:])  # again in the bytes of before
+    (lost,) = deployed.arrivals()
+    assert deployed.arrivals() == []
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(minutes=1)
+
+    monkeypatch.setattr(automation, "datetime", Later)
+    (again,) = deployed.arrivals()
+    assert again.run_key != lost.run_key
+    assert deployed.run(again).success
+    assert deployed.arrivals() == []
 
 
 def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(deployed: Platform) -> None:

@@ -9,13 +9,16 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from ml_platform.cli import backfill, quarantine, retention
 from ml_platform.core.catalog import load_catalog
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(backfill.backfill)
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(retention.app, name="retention")
 console = Console(stderr=True)
-
 
 InputFolder = Annotated[Path | None, typer.Option("--input", help="land these daily files instead of simulated ones")]
 DEMO_DAYS, DEMO_CUSTOMERS, DEMO_SEED = 60, 2_000, 7
@@ -92,7 +95,3 @@ def main() -> None:
     except PlatformError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+from ml_platform.cli import main
+
+main()

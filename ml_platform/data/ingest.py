@@ -1,0 +1,292 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# The stubs of PyArrow know fewer methods than the library has.
+"""One day of a source: from landed files to the rows that become its raw partition, and to those that do not.
+
+Files are read in the order of their keys, so that the outcome does not depend on the order in which they arrived. What one
+check finds stops the day, is set aside or only reported, as its policy says.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml_platform.core.spec import ObjectsOrigin, SourceSpec, bytes_of
+from ml_platform.data import across
+from ml_platform.data.contract import CHECKS, OBJECT_CHECKS, arrow_schema, misfit
+from ml_platform.data.findings import SAMPLE_ROWS, Finding, Rules, Tally
+from ml_platform.data.formats import Opened, open_file
+from ml_platform.data.landing import LandedObject
+from ml_platform.data.passage import Passage, aside_schema
+from ml_platform.data.quarantine import Account, Decision, Quality, imbalance
+from ml_platform.data.staging import Stage, StagedTable
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads  # it imports pandas
+
+FEWEST_RECENT_DAYS = 3  # fewer make no norm
+
+
+class LandedFile(NamedTuple):
+    """A landed object and the local file with its content."""
+
+    object: LandedObject
+    path: Path
+
+
+@dataclass(frozen=True)
+class LookBack:
+    """What other partitions hold, as far as a rule asks for it.
+
+    Attributes:
+        recent: rows of the days before that share no keys; None if there are none.
+        references: by column, the rows in which its values have to occur; None if there are none.
+        recent_rows: how many rows each of the recent days has.
+    """
+
+    recent: "pads.Dataset | None" = None
+    references: Mapping[str, "pads.Dataset | None"] = field(default_factory=dict)
+    recent_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a day. `staged` is there unless the day is bad; `aside` if rows were put into quarantine."""
+
+    findings: tuple[Finding, ...]
+    accounts: tuple[Account, ...]
+    staged: StagedTable | None
+    aside: StagedTable | None
+    undeclared: tuple[str, ...]
+
+    @property
+    def quality(self) -> Quality:
+        outcomes = {finding.outcome for finding in self.findings}
+        return "bad" if "error" in outcomes else "degraded" if "warning" in outcomes else "good"
+
+
+def ingest(
+    source: SourceSpec,
+    day: date,
+    files: Sequence[LandedFile],
+    look_back: LookBack,
+    scratch: Path,
+    decision: Decision | None = None,
+) -> Ingested:
+    """Hold one day's files against the contract, and stage in the folder `scratch` what goes into the raw partition.
+
+    A check that cannot be evaluated, because an earlier one stopped the day, does not pass.
+    """
+    rules = Rules(source, decision)
+    return _Day(rules, day, sorted(files, key=lambda f: f.object.key), look_back, scratch).judge()
+
+
+class _Reading(NamedTuple):
+    """What one passage through all files has left."""
+
+    passage: Passage
+    staged: StagedTable
+    aside: StagedTable
+    unreadable: dict[str, str]
+
+
+class _Day:
+    """The state of one `ingest`."""
+
+    def __init__(
+        self, rules: Rules, day: date, files: Sequence[LandedFile], look_back: LookBack, scratch: Path
+    ) -> None:
+        self.rules, self.source, self.day = rules, rules.source, day
+        self.files, self.look_back, self.scratch = files, look_back, scratch
+        self.held: dict[str, tuple[str, str]] = {}  # objects that stay out whole: check and problem
+        self.undeclared: tuple[str, ...] = ()
+        self.adopted = pa.schema([])
+
+    def judge(self) -> Ingested:
+        opened = self.open_files()
+        found, reading = self.object_findings(), None
+        while opened and not _stops(found):
+            reading = self.read(opened, {})
+            if not reading.unreadable:
+                break
+            for key, problem in reading.unreadable.items():  # known only now; read again without them
+                self.held[key] = ("objects_are_readable", problem)
+                del opened[key]
+            found, reading = self.object_findings(), None
+        if reading is None:
+            blocker = next((f.check for f in found if f.outcome == "error"), None)
+            return self.stopped(found, f"{blocker} failed" if blocker else "there are no objects to read")
+
+        total = int(reading.passage.rows.sum())
+        found += [self.rules.finding(check, tally, total) for check, tally in reading.passage.tallies.items()]
+        if reading.passage.is_hopeless:
+            return self.stopped(found, "too many rows are bad already")
+        drop = {}
+        for check, tally, positions in self.rules_across(reading.staged):
+            found.append(self.rules.finding(check, tally, total))
+            if len(positions) and self.rules.leaves(check):
+                drop[check] = positions
+        found.append(self.row_count(total))
+        if drop and not _stops(found):
+            reading = self.read(opened, drop)
+        return self.finished(found, reading)
+
+    def open_files(self) -> dict[str, tuple[int, Opened]]:
+        """The files that can be opened and have the declared columns, by key; the others are held."""
+        origin = self.source.origin
+        limit = bytes_of((origin if isinstance(origin, ObjectsOrigin) else ObjectsOrigin()).max_bytes)
+        opened, undeclared = {}, set()
+        for number, (found, path) in enumerate(self.files):
+            try:
+                one = open_file(found.key, path, limit)
+            except ValueError as error:
+                self.held[found.key] = ("objects_are_readable", str(error))
+                continue
+            undeclared |= {*one.schema.names} - {*self.source.columns}
+            if problem := misfit(self.source, one) or self.adopt(one.schema):
+                self.held[found.key] = ("schema_conforms", problem)
+            else:
+                opened[found.key] = (number, one)
+        self.undeclared = tuple(sorted(undeclared))
+        return opened
+
+    def adopt(self, schema: pa.Schema) -> str:
+        """Take over a file's new columns, if the source says so; returns why that cannot be."""
+        if self.source.new_columns == "ignore":
+            return ""
+        news = pa.schema([column for column in schema if column.name not in self.source.columns])
+        try:
+            self.adopted = pa.unify_schemas([self.adopted, news], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            return f"a new column has another type in another object: {error}"
+        return ""
+
+    def object_findings(self) -> list[Finding]:
+        findings = []
+        for check in OBJECT_CHECKS:
+            problems = [{"object": key, "problem": p} for key, (broken, p) in self.held.items() if broken == check]
+            tally = Tally()
+            if problems:
+                tally.add(len(problems), f"{problems[0]['object']}: {problems[0]['problem']}", problems)
+            findings.append(self.rules.finding(check, tally, len(self.files), "objects"))
+        return findings
+
+    def read(self, opened: Mapping[str, tuple[int, Opened]], drop: Mapping[str, np.ndarray]) -> _Reading:
+        """Pass through all files. The files of an earlier passage are written over."""
+        schema = pa.schema([*arrow_schema(self.source), *self.adopted])
+        staged = Stage(self.scratch / "staged.parquet", schema)
+        aside = Stage(self.scratch / "aside.parquet", aside_schema(schema.names))
+        keys = [found.key for found, _ in self.files]
+        passage = Passage(self.rules, self.day, keys, self.adopted, staged, aside, drop)
+        unreadable = {}
+        for key, (number, one) in opened.items():
+            try:
+                passage.take(number, one)
+            except ValueError as error:
+                unreadable[key] = str(error)
+            if passage.is_hopeless:
+                break
+        passage.flush()
+        return _Reading(passage, staged.finish(), aside.finish(), unreadable)
+
+    def rules_across(self, staged: StagedTable) -> Iterator[tuple[str, Tally, np.ndarray]]:
+        """Keys and references: by check, what was found and the positions of the offending rows."""
+        tally, source = Tally(), self.source
+        twice = across.repeated_keys(staged.path, staged.rows, source.key)
+        tally.add(len(twice), "the same key twice", _rows_at(staged, twice))
+        before = np.empty(0, np.int64)
+        if self.look_back.recent is not None:
+            before = np.setdiff1d(across.keys_among(staged.path, source.key, self.look_back.recent), twice)
+            words = f"a key of the {source.unique_within_days - 1} days before"
+            tally.add(len(before), words, _rows_at(staged, before))
+        yield "keys_are_unique", tally, np.union1d(twice, before)
+        if not source.references:
+            return
+        tally, lost = Tally(), np.empty(0, np.int64)
+        for column, reference in source.references.items():
+            others, rows = self.look_back.references.get(column), np.arange(staged.rows)
+            words = f"{column}: not among {reference.column} of {reference.source}"
+            if others is None:
+                words += ", which has no rows for these days"
+            else:
+                rows = across.values_not_among(staged.path, column, others, reference.column)
+            rows = np.setdiff1d(rows, lost)
+            tally.add(len(rows), words, _rows_at(staged, rows))
+            lost = np.union1d(lost, rows)
+        yield "references_exist", tally, lost
+
+    def row_count(self, rows: int) -> Finding:
+        limits, recent, problem = self.source.row_count, self.look_back.recent_rows, ""
+        if rows < limits.min:
+            problem = f"{rows:,} rows are fewer than row_count.min, {limits.min:,}"
+        elif limits.max is not None and rows > limits.max:
+            problem = f"{rows:,} rows are more than row_count.max, {limits.max:,}"
+        elif len(recent) >= FEWEST_RECENT_DAYS:
+            low, high = (factor * median(recent) for factor in limits.within)
+            if not low <= rows <= high:
+                problem = (
+                    f"{rows:,} rows are not within {low:,.0f} to {high:,.0f}, the norm of {len(recent)} days before"
+                )
+        tally = Tally(1, problem) if problem else Tally()
+        return self.rules.finding("row_count_is_normal", tally, 1, "days")
+
+    def finished(self, found: list[Finding], reading: _Reading) -> Ingested:
+        """The day as it is written, if everything adds up."""
+        discards, passage = self.rules.discards, reading.passage
+        accounts = []
+        for number, (landed, _) in enumerate(self.files):
+            account = Account(landed.key, landed.etag, landed.size)
+            if landed.key in self.held:
+                accounts.append(replace(account, held=": ".join(self.held[landed.key])))
+                continue
+            counts = {"rows": int(passage.rows[number]), "written": int(passage.written[number])}
+            counts["discarded" if discards else "quarantined"] = int(passage.quarantined[number])
+            accounts.append(replace(account, **counts))
+        staged_rows, aside_rows = (pq.read_metadata(one.path).num_rows for one in (reading.staged, reading.aside))
+        keys = [landed.key for landed, _ in self.files]
+        problems = imbalance(accounts, keys, staged_rows, 0 if discards else aside_rows)
+        words, check = "; ".join(problems[:SAMPLE_ROWS]), "every_object_is_accounted_for"
+        found = [*found, Finding(check, "error", len(problems), words) if problems else Finding(check)]
+        if _stops(found):
+            return self.stopped(found, "")
+        aside = reading.aside if reading.aside.rows and not discards else None
+        return Ingested(_in_order(found), tuple(accounts), reading.staged, aside, self.undeclared)
+
+    def stopped(self, found: list[Finding], why: str) -> Ingested:
+        """A bad day: nothing is written, and every object is held whole, which accounts for all of them."""
+        if self.files and "every_object_is_accounted_for" not in {finding.check for finding in found}:
+            found = [*found, Finding("every_object_is_accounted_for")]
+        done = {finding.check for finding in found}
+        found = [
+            *found,
+            *(Finding(c, "error", 0, f"not evaluated, because {why}") for c in self.rules.checks if c not in done),
+        ]
+        stop = next((finding.check for finding in found if finding.outcome == "error"), "")
+        accounts = tuple(
+            Account(o.key, o.etag, o.size, held=": ".join(self.held.get(o.key, (stop, "the day was stopped"))))
+            for o, _ in self.files
+        )
+        return Ingested(_in_order(found), accounts, None, None, self.undeclared)
+
+
+def _stops(found: Sequence[Finding]) -> bool:
+    return any(finding.outcome == "error" for finding in found)
+
+
+def _in_order(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(found, key=lambda finding: list(CHECKS).index(finding.check)))
+
+
+def _rows_at(staged: StagedTable, positions: np.ndarray) -> list[dict[str, Any]]:
+    """A sample of the rows at these positions."""
+    import pyarrow.dataset as pads
+
+    if not len(positions):
+        return []
+    return pads.dataset(staged.path).take(pa.array(positions[:SAMPLE_ROWS])).to_pylist()

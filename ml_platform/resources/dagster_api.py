@@ -1,0 +1,137 @@
+"""Dagster from the outside: what a person would click in its UI, through the webserver's GraphQL."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import httpx
+
+from ml_platform.core.errors import StackError
+from ml_platform.core.settings import Settings
+
+TIMEOUT = 60.0  # seconds; a webserver that has just started loads the definitions first
+OVER = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")  # of a backfill
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")  # of a run
+
+_LAUNCH = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
+_BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename
+    ... on PartitionBackfill { id status error { message } runs(limit: 1000) { runId status assetSelection { path } } }
+    ... on Error { message } } }"""
+_WIPE = """mutation($ranges: [PartitionsByAssetSelector!]!) { wipeAssets(assetPartitionRanges: $ranges) {
+    __typename ... on Error { message } } }"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a backfill, and the keys of the assets that it makes."""
+
+    id: str
+    status: str
+    assets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """How far a backfill is; `error` is why Dagster itself gave up."""
+
+    id: str
+    status: str
+    runs: tuple[Run, ...]
+    error: str = ""
+
+    def is_over(self, assets: Iterable[str]) -> bool:
+        """Whether nothing more will happen: Dagster says so, or each asset's one run has ended.
+
+        Dagster looks after its backfills every 30 seconds only, and is not always right about failed runs.
+        """
+        made = {asset for run in self.runs for asset in run.assets}
+        return self.status in OVER or (made.issuperset(assets) and all(run.status in ENDED for run in self.runs))
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.error and bool(self.runs) and all(run.status == "SUCCESS" for run in self.runs)
+
+
+class DagsterApi:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @classmethod
+    def at(cls, settings: Settings) -> "DagsterApi":
+        return cls(settings.dagster_url)
+
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """What Dagster answers.
+
+        Raises:
+            StackError: if nobody answers at the URL, or the answer is an error.
+        """
+        try:
+            answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=TIMEOUT)
+            content = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise StackError(
+                "dagster", f"no Dagster answers at {self.url}: {error}", "make dev, or set ML_PLATFORM_DAGSTER"
+            ) from error
+        if content.get("errors") or "data" not in content:
+            message = (content.get("errors") or [{"message": f"status {answer.status_code}"}])[0]["message"]
+            raise self._refusal(message)
+        return content["data"]
+
+    def launch_backfill(self, days: Mapping[str, tuple[date, date]]) -> str:
+        """Ask for the days, first and last, of each asset to be made; returns the backfill's id."""
+        chosen = [_range(key, first, last) for key, (first, last) in days.items()]
+        launched = self.query(_LAUNCH, params={"partitionsByAssets": chosen})["launchPartitionBackfill"]
+        if launched["__typename"] != "LaunchBackfillSuccess":
+            raise self._refusal(launched.get("message", launched["__typename"]))
+        return launched["backfillId"]
+
+    def backfill(self, backfill_id: str) -> Backfill:
+        found = self.query(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
+        if found["__typename"] != "PartitionBackfill":
+            raise self._refusal(found.get("message", found["__typename"]))
+        runs = tuple(
+            Run(run["runId"], run["status"], tuple("/".join(key["path"]) for key in run["assetSelection"] or ()))
+            for run in found["runs"]
+        )
+        return Backfill(found["id"], found["status"], runs, (found["error"] or {}).get("message", ""))
+
+    def make(
+        self,
+        days: Mapping[str, tuple[date, date]],
+        on_look: Callable[[Backfill], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Backfill:
+        """Launch a backfill, and look every second until it is over, well or not."""
+        launched = self.launch_backfill(days)
+        while True:
+            found = self.backfill(launched)
+            on_look(found)
+            if found.is_over(days):
+                return found
+            sleep(1.0)
+
+    def wipe_partitions(self, ranges: Iterable[tuple[str, date, date]]) -> bool:
+        """Make Dagster forget these days of assets; False if its storage cannot forget single partitions.
+
+        Of Dagster's own storages only that of Dagster+ can.
+        """
+        chosen = [_range(*one) for one in ranges]
+        wiped = self.query(_WIPE, ranges=chosen)["wipeAssets"]
+        if wiped["__typename"] == "AssetWipeSuccess":
+            return True
+        if wiped["__typename"] == "UnsupportedOperationError":
+            return False
+        raise self._refusal(wiped.get("message", wiped["__typename"]))
+
+    def _refusal(self, message: str) -> StackError:
+        return StackError("dagster", f"{self.url} refused: {message}", f"look at {self.url}")
+
+
+def _range(key: str, first: date, last: date) -> dict[str, Any]:
+    """A PartitionsByAssetSelector."""
+    days = {"range": {"start": first.isoformat(), "end": last.isoformat()}}
+    return {"assetKey": {"path": key.split("/")}, "partitions": days}

@@ -1,0 +1,169 @@
+"""The ledger: what became of every landed object, written when all else of its day is. And the quarantine beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from ml_platform.core import digest, keys
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.days import ONE_DAY, day_range
+from ml_platform.core.spec import SourceSpec
+from ml_platform.data.contract import ACROSS_CHECKS, arrow_schema
+from ml_platform.data.ingest import Ingested, LandedFile, LookBack
+from ml_platform.data.landing import fingerprint
+from ml_platform.data.quarantine import Account, Decision
+from ml_platform.resources.lake import Input, Lake, Manifest
+
+ROWS, DECISION = "rows.parquet", "decision.json"
+ARRIVAL, QUALITY, JUDGED_BY = "arrival", "quality", "judged_by"
+REMOVED = "removed"  # the quality of a day whose partition retention took away
+
+
+class Back(NamedTuple):
+    """Days of a raw table that a rule looks back on; `column` refers to them, or the key is compared if it is None."""
+
+    column: str | None
+    key: str
+    days: list[date]
+
+
+def looks_back_on(catalog: Catalog, source: SourceSpec, day: date) -> Iterator[Back]:
+    """What has to be there before a day can be judged, and what another judgement follows from."""
+    first = max(source.start_date, day - timedelta(days=source.unique_within_days - 1))
+    if first < day:
+        yield Back(None, keys.raw(source.name), list(day_range(first, day - ONE_DAY)))
+    for column, reference in source.references.items():
+        other = catalog.sources[reference.source]
+        first = max(other.start_date, day - timedelta(days=reference.window_days - 1))
+        yield Back(column, keys.raw(other.name), list(day_range(first, day)))
+
+
+def look_back(lake: Lake, catalog: Catalog, source: SourceSpec, day: date) -> tuple[LookBack, list[Input]]:
+    """What other partitions hold that this day is judged by, and which partitions those were."""
+    recent, references, inputs = None, {}, []
+    for column, key, days in looks_back_on(catalog, source, day):
+        there = lake.manifests(key, days)
+        inputs += [manifest.as_input(key, on) for on, manifest in there.items()]
+        owner = catalog.sources[key.split("/")[0]]
+        rows = lake.dataset(key, there, arrow_schema(owner)) if there else None
+        if column is None:
+            recent = rows
+        else:
+            references[column] = rows
+    before = day_range(max(source.start_date, day - timedelta(days=source.row_count.recent_days)), day - ONE_DAY)
+    counts = tuple(manifest.rows for manifest in lake.manifests(keys.raw(source.name), before).values())
+    return LookBack(recent, references, counts), inputs
+
+
+def record(
+    lake: Lake,
+    source: SourceSpec,
+    day: date,
+    files: Sequence[LandedFile],
+    url: Callable[[str], str],
+    ingested: Ingested,
+    judged_by: Sequence[Input],
+    decision: Decision | None,
+) -> Manifest | None:
+    """Write what became of a day: its quarantine, its raw partition, and then the ledger.
+
+    A bad day leaves the raw partition as it was. Dying in between loses nothing: the day is not handled, and made again.
+
+    Returns:
+        The manifest of the raw partition, if it was written.
+    """
+    objects = [found for found, _ in files]
+    own_fault = ingested.quality == "bad" and not any(
+        finding.outcome == "error" and finding.offending and finding.check in ACROSS_CHECKS
+        for finding in ingested.findings
+    )
+    tags = {
+        ARRIVAL: fingerprint(objects),
+        QUALITY: ingested.quality,
+        JUDGED_BY: "" if own_fault else _digest(judged_by),
+    }
+    inputs = [*(Input(url(found.key), found.etag, found.size) for found in objects), *judged_by]
+    discards = decision is not None and decision.action == "discard"
+    held = {account.object for account in ingested.accounts if account.held and not discards}
+    aside: dict[str, bytes | Path] = {
+        f"{number:05d}-{Path(found.key).name}": path for number, (found, path) in enumerate(files) if found.key in held
+    }
+    if ingested.aside is not None:
+        aside[ROWS] = ingested.aside.path
+    if aside:
+        lake.write_files(keys.quarantine(source.name), day, aside, inputs, tags)
+    written = None
+    if ingested.staged is not None:
+        written = lake.write_staged(keys.raw(source.name), day, ingested.staged, inputs, tags)
+    if not aside:
+        lake.remove(keys.quarantine(source.name), day)
+    lake.write_table(keys.ledger(source.name), day, _table(ingested.accounts), inputs, tags)
+    return written
+
+
+def is_handled(lake: Lake, catalog: Catalog, source: SourceSpec, day: date, content: str) -> bool:
+    """Whether the day's present content (its fingerprint) was made into what it had to become.
+
+    So it is not if the partitions that the day is judged by have changed since, or another writer committed older content.
+    """
+    ledger = lake.manifest(keys.ledger(source.name), day)
+    if ledger is None or ledger.tags[ARRIVAL] != content:
+        return False
+    if ledger.tags[QUALITY] == REMOVED:
+        return True
+    if ledger.tags[QUALITY] != "bad":
+        raw = lake.manifest(keys.raw(source.name), day)
+        if raw is None or raw.tags.get(ARRIVAL) != content:
+            return False
+    return ledger.tags[JUDGED_BY] == _digest(list(_judged_by_now(lake, catalog, source, day, ledger.inputs)))
+
+
+def _judged_by_now(
+    lake: Lake, catalog: Catalog, source: SourceSpec, day: date, then: Sequence[Input]
+) -> Iterator[Input]:
+    """The partitions that a day is judged by, as they are; those that retention took away, as they were."""
+    before = {one.name: one for one in then}
+    for _, key, days in looks_back_on(catalog, source, day):
+        there = lake.manifests(key, days)
+        for on in days:
+            if on in there:
+                yield there[on].as_input(key, on)
+            elif (was := before.get(keys.partition(key, on))) and _is_removed(lake, key.split("/")[0], on):
+                yield was
+
+
+def _is_removed(lake: Lake, source: str, day: date) -> bool:
+    ledger = lake.manifest(keys.ledger(source), day)
+    return ledger is not None and ledger.tags[QUALITY] == REMOVED
+
+
+def decision_on(lake: Lake, source: str, day: date, content: str) -> Decision | None:
+    """What was decided about this content of a day."""
+    key = keys.decisions(source)
+    if lake.manifest(key, day) is None:
+        return None
+    decision = Decision.from_json(lake.read_files(key, day)[DECISION])
+    return decision if decision.fingerprint == content else None
+
+
+def decide(lake: Lake, source: str, day: date, decision: Decision) -> None:
+    """Write a decision down; it has effect when the day is made again."""
+    lake.write_files(keys.decisions(source), day, {DECISION: decision.to_json()}, [])
+
+
+def accounts_of(lake: Lake, source: str, day: date) -> list[Account]:
+    return [Account(**row) for row in lake.read_table(keys.ledger(source), [day]).to_pylist()]
+
+
+def _digest(inputs: Sequence[Input]) -> str:
+    return digest.of_json([(one.name, one.version) for one in inputs])[:16]
+
+
+def _table(accounts: Sequence[Account]) -> pa.Table:
+    counts = ("bytes", "rows", "written", "quarantined", "discarded")
+    schema = pa.schema([(f, pa.int64() if f in counts else pa.string()) for f in Account.__dataclass_fields__])
+    return pa.Table.from_pylist([asdict(account) for account in accounts], schema=schema)

@@ -1,0 +1,136 @@
+"""Dagster's GraphQL: against answers of a small server, and once against a real webserver and daemon."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_platform.core.errors import StackError
+from ml_platform.core.settings import Settings
+from ml_platform.resources.dagster_api import Backfill, DagsterApi, Run
+from ml_platform_tests.conftest import BIN, FIRST_DAY, free_port, server
+
+ROOT = Path(__file__).parents[2]
+LAST_DAY = FIRST_DAY + timedelta(days=2)
+
+
+@contextmanager
+def answering(*answers: Any) -> Iterator[tuple[DagsterApi, list[dict[str, Any]]]]:
+    """A server that gives these answers one after the other; yields what it was asked, too."""
+    left, asked = list(answers), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(left.pop(0)).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    webserver = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=webserver.serve_forever, daemon=True).start()
+    try:
+        yield DagsterApi(f"http://127.0.0.1:{webserver.server_port}"), asked
+    finally:
+        webserver.shutdown()
+        webserver.server_close()
+
+
+def seen(status: str, **runs: str) -> dict[str, Any]:
+    assets = [{"path": ["x", "raw"]}]
+    found = [{"runId": run, "status": state, "assetSelection": assets} for run, state in runs.items()]
+    backfill = {"__typename": "PartitionBackfill", "id": "b", "status": status, "error": None, "runs": found}
+    return {"data": {"partitionBackfillOrError": backfill}}
+
+
+def test_backfill_asks_for_each_assets_own_days() -> None:
+    launched = {"data": {"launchPartitionBackfill": {"__typename": "LaunchBackfillSuccess", "backfillId": "b"}}}
+    with answering(launched) as (api, asked):
+        assert api.launch_backfill({"x/raw": (FIRST_DAY, LAST_DAY)}) == "b"
+    days = {"range": {"start": "2018-04-01", "end": "2018-04-03"}}
+    assert asked[0]["variables"]["params"] == {
+        "partitionsByAssets": [{"assetKey": {"path": ["x", "raw"]}, "partitions": days}]
+    }
+
+
+def test_waiting_ends_when_each_assets_run_has() -> None:
+    looks: list[Backfill] = []
+    launched = {"data": {"launchPartitionBackfill": {"__typename": "LaunchBackfillSuccess", "backfillId": "b"}}}
+    answers = [launched, seen("REQUESTED"), seen("REQUESTED", r="STARTED"), seen("REQUESTED", r="SUCCESS")]
+    with answering(*answers) as (api, _):
+        ended = api.make({"x/raw": (FIRST_DAY, LAST_DAY)}, looks.append, lambda _: None)
+    assert [len(look.runs) for look in looks] == [0, 1, 1]
+    assert ended == Backfill("b", "REQUESTED", (Run("r", "SUCCESS", ("x/raw",)),))
+    assert ended.succeeded
+
+
+def test_backfill_of_two_assets_is_not_over_after_the_run_of_one() -> None:
+    assert not Backfill("b", "REQUESTED", (Run("r", "SUCCESS", ("x/raw",)),)).is_over(["x/raw", "y/raw"])
+
+
+@pytest.mark.parametrize("status", ["COMPLETED_FAILED", "FAILED", "CANCELED"])
+def test_backfill_that_started_nothing_is_over_and_has_not_succeeded(status: str) -> None:
+    assert Backfill("b", status, ()).is_over(["x/raw"])
+    assert not Backfill("b", status, ()).succeeded
+
+
+def test_backfill_with_a_failed_run_has_not_succeeded() -> None:
+    """Dagster calls it a success if the partitions were materialized nevertheless."""
+    assert not Backfill("b", "COMPLETED_SUCCESS", (Run("r", "FAILURE", ()),)).succeeded
+
+
+def test_refusal_says_why() -> None:
+    refused = {"data": {"launchPartitionBackfill": {"__typename": "PythonError", "message": "no such partition"}}}
+    with answering(refused) as (api, _), pytest.raises(StackError, match="refused: no such partition"):
+        api.launch_backfill({"x/raw": (FIRST_DAY, FIRST_DAY)})
+    with answering({"errors": [{"message": "bad query"}]}) as (api, _), pytest.raises(StackError, match="bad query"):
+        api.query("{")
+
+
+def test_nobody_at_the_url_is_an_error_with_the_next_step() -> None:
+    port = free_port()
+    with pytest.raises(StackError, match=f"no Dagster answers at http://127.0.0.1:{port}: .*Next: make dev"):
+        DagsterApi.at(Settings(dagster_port=port)).query("{ version }")
+
+
+def test_own_address_of_dagster_replaces_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_PLATFORM_DAGSTER", "https://dagster.example/")
+    assert DagsterApi.at(Settings()).url == "https://dagster.example"
+
+
+def test_storage_that_cannot_forget_partitions_is_no_error() -> None:
+    for kind, forgot in (("AssetWipeSuccess", True), ("UnsupportedOperationError", False)):
+        with answering({"data": {"wipeAssets": {"__typename": kind}}}) as (api, _):
+            assert api.wipe_partitions([("x/raw", FIRST_DAY, LAST_DAY)]) is forgot
+
+
+# --- a real one -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.stack
+def test_real_webserver_understands_what_it_is_asked(tmp_path: Path) -> None:
+    """Without the daemon, which looks after backfills every 30 seconds only: it is asked, and nothing runs."""
+    port, days = free_port(), {"transactions/raw": (FIRST_DAY, LAST_DAY), "fraud_labels/raw": (FIRST_DAY, FIRST_DAY)}
+    command = [str(BIN / "dagster-webserver"), "-w", str(ROOT / "workspace.yaml"), "-h", "127.0.0.1", "-p", str(port)]
+    home = {"DAGSTER_HOME": str(tmp_path), "ML_PLATFORM_HOME": str(tmp_path)}
+    shutil.copyfile(ROOT / "ml_platform" / "local" / "dagster.yaml", tmp_path / "dagster.yaml")
+    with server(command, f"http://127.0.0.1:{port}/server_info", tmp_path / "dagster.log", home):
+        api = DagsterApi(f"http://127.0.0.1:{port}")
+        launched = api.launch_backfill(days)
+        assert api.backfill(launched) == Backfill(launched, "REQUESTED", ())
+        with pytest.raises(StackError, match="1999-01-01"):
+            api.launch_backfill({"transactions/raw": (date(1999, 1, 1), date(1999, 1, 1))})
+        with pytest.raises(StackError, match="nonsense"):
+            api.backfill("nonsense")
+        assert api.wipe_partitions([("transactions/raw", FIRST_DAY, LAST_DAY)]) is False
+        with pytest.raises(StackError, match="refused"):
+            api.wipe_partitions([("nobody/raw", FIRST_DAY, LAST_DAY)])
