@@ -13,6 +13,7 @@ from ml_platform.core import keys
 from ml_platform.core.settings import load_settings
 from ml_platform.local import demo
 from ml_platform.local.producer import land, simulated
+from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.conftest import free_port
 
 TRAINING = "{ runsOrError(limit: 50) { ... on Runs { results { creationTime endTime assetSelection { path } } } } }"
@@ -30,7 +31,7 @@ def latency() -> Iterator[Figure]:
             world = demo.World.at(settings)
             outcome = demo.Outcome()
             assert demo.watch_until_deployed(world, early, outcome, Console(stderr=True)), outcome.failures
-            runs = demo.graphql(settings, TRAINING)["runsOrError"]["results"]
+            runs = DagsterApi.at(settings).query(TRAINING)["runsOrError"]["results"]
             training = next(
                 r for r in runs if [demo.MODEL, "candidate"] in [k["path"] for k in r["assetSelection"] or ()]
             )

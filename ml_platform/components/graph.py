@@ -262,9 +262,12 @@ def _summarized(outcomes: list[DayOutcome]) -> Iterable[dg.AssetCheckResult]:
         if len(outcomes) == 1:
             yield check.result()
             continue
-        failed = [f"{o.day}: {c.description}" for o, c in zip(outcomes, of_days, strict=True) if not c.passed]
-        words = f"{len(outcomes) - len(failed)} of {len(outcomes)} days passed" + "".join(f"; {f}" for f in failed[:3])
-        yield CheckOutcome(check.name, not failed, words, severity=check.severity).result()
+        failed = [(outcome.day, one) for outcome, one in zip(outcomes, of_days, strict=True) if not one.passed]
+        words = f"{len(outcomes) - len(failed)} of {len(outcomes)} days passed"
+        words += "".join(f"; {day}: {one.description}" for day, one in failed[:3])
+        worst = any(one.severity == dg.AssetCheckSeverity.ERROR for _, one in failed)
+        severity = dg.AssetCheckSeverity.ERROR if worst or not failed else dg.AssetCheckSeverity.WARN
+        yield CheckOutcome(check.name, not failed, words, severity=severity).result()
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:

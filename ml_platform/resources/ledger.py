@@ -119,6 +119,8 @@ def is_handled(lake: Lake, catalog: Catalog, source: SourceSpec, day: date, cont
         raw = lake.manifest(keys.raw(source.name), day)
         if raw is None or raw.tags.get(ARRIVAL) != content:
             return False
+    if not ledger.tags[JUDGED_BY]:  # bad, whatever other partitions hold
+        return True
     return ledger.tags[JUDGED_BY] == _digest(list(_judged_by_now(lake, catalog, source, day, ledger.inputs)))
 
 

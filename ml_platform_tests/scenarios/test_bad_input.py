@@ -168,6 +168,14 @@ def test_few_bad_values_are_set_aside_and_the_day_goes_on_as_degraded(
     assert quarantined["tx_amount"].to_pylist() == ["-1"]
 
 
+def test_range_with_a_degraded_day_is_a_green_run(week: Platform, demo_files: list[DailyFile]) -> None:
+    week.land([file for file in demo_files if file[0] == "transactions"][:1])
+    days = {"dagster/asset_partition_range_start": "2018-04-01", "dagster/asset_partition_range_end": "2018-04-02"}
+    assert week.materialize([dg.AssetKey(["transactions", "raw"])], tags=days).success
+    assert week.checks("transactions/raw", date(2018, 4, 1))["values_are_allowed"] is True
+    assert week.checks("transactions/raw", date(2018, 4, 2))["values_are_allowed"] is False
+
+
 def test_view_that_wants_good_days_refuses_a_degraded_one(week: Platform, catalog: Catalog) -> None:
     view = catalog.views["customer_activity"]
     wants_good = ViewInputSpec(window_days=30, quality="good")
