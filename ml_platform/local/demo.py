@@ -27,13 +27,14 @@ from ml_platform.core.days import ONE_DAY
 from ml_platform.core.errors import PlatformError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import ModelSpec
-from ml_platform.data.landing import day_prefix
+from ml_platform.data.landing import fingerprint
 from ml_platform.local import stack
 from ml_platform.local.producer import DailyFile, land
 from ml_platform.monitoring.retrain import Train
 from ml_platform.registry.versions import Version
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, view_is_current
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
@@ -195,11 +196,10 @@ def stages(world: World, files: list[DailyFile]) -> dict[str, tuple[int, int]]:
 
 def raw_is_current(world: World, source: str, day: date) -> bool:
     """Whether the raw partition was made from what lies in the landing bucket now."""
-    manifest = world.lake.manifest(keys.raw(source), day)
-    if manifest is None:
-        return False
-    landed = world.landing.objects(day_prefix(source, day))
-    return {(one.name, one.version) for one in manifest.inputs} == {(world.landing.url(o.key), o.etag) for o in landed}
+    spec = world.catalog.sources[source]
+    content = fingerprint(world.landing.of_day(spec, day))
+    there = world.lake.manifest(keys.raw(source), day) is not None
+    return there and is_handled(world.lake, world.catalog, spec, day, content)
 
 
 def settled_training_date(world: World) -> date | None:
