@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.arrival_tick import arrival_tick
 from benchmarks.backfill import backfill
+from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
 from benchmarks.ingest import ingest
 from benchmarks.latency import latency
@@ -19,6 +20,8 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "arrival_tick": arrival_tick,
     "ingest": ingest,
     "backfill": backfill,
+    "features": features,
+    "as_of_join": as_of_join,
     "online_read": online_read,
     "latency": latency,
 }

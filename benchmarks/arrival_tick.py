@@ -144,5 +144,5 @@ def all_handled(sources: dict[str, SourceSpec], bucket: Bucket, first_day: date)
         return Page(objects, len(keys) > PAGE)
 
     seen = look(sources, Watch(), page, 10**6, datetime.now(UTC).date())
-    handled = plan(sources, seen, lambda *_: True, (), 0.0)
+    handled = plan(sources, seen, lambda *_: True, (), (), 0.0)
     return handled.watch.to_json(), pages

@@ -31,7 +31,7 @@ def list_days(source: Annotated[str, typer.Option(help="of this source only")] =
     settings = load_settings()
     catalog, lake = load_catalog(first_day=settings.first_day), Lake.at(settings)
     table = Table("source", "day", "quality", "objects", "rows", "why", "since")
-    for name in [_spec(catalog, source).name] if source else catalog.sources:
+    for name in [_spec(catalog, source).name] if source else catalog.feeds:
         for found in days_in_quarantine(lake, name):
             kept, since = found.kept, found.since[:16].replace("T", " ")
             why = kept.words.replace(", ", "\n")
@@ -80,7 +80,8 @@ def _decide(action: Literal["release", "discard"], source: str, day: date, reaso
     spec = _spec(load_catalog(first_day=settings.first_day), source)
     lake = Lake.at(settings)
     found = in_quarantine(lake, spec.name, day)
-    decision = Decision(action, found.fingerprint, reason, getpass.getuser(), datetime.now(UTC).isoformat())
+    now = datetime.now(UTC).isoformat()
+    decision = Decision(action, found.fingerprint, found.failed, reason, getpass.getuser(), now)
     decide_about(lake, Origins.at(settings).of(spec), spec, found, decision)
     raw = keys.partition(keys.raw(spec.name), day)
     print(f"{found.subject}: {action} is decided by {decision.by}: {reason}")
@@ -105,9 +106,9 @@ def _tell_what_stays(found: Quarantine) -> None:
 
 
 def _spec(catalog: Catalog, source: str) -> SourceSpec:
-    if source not in catalog.sources:
-        raise LakeError(f"quarantine/{source}", "there is no such source", f"one of {', '.join(catalog.sources)}")
-    return catalog.sources[source]
+    if source not in catalog.feeds:
+        raise LakeError(f"quarantine/{source}", "there is no such source", f"one of {', '.join(catalog.feeds)}")
+    return catalog.feeds[source]
 
 
 def _values(row: dict[str, Any]) -> str:

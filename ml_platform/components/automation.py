@@ -1,19 +1,20 @@
 """Automation: what sets the graph in motion. One sensor each for arrival, for freshness and for training."""
 
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
+from ml_platform.core.errors import LandingError
 from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
 from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
-from ml_platform.data.landing import lateness
+from ml_platform.data.landing import Page, lateness
 from ml_platform.monitoring.retrain import Train
 from ml_platform.resources.cluster import seconds
 from ml_platform.resources.lake import Lake
@@ -23,6 +24,7 @@ from ml_platform.resources.origins import Origins
 
 PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+OVERLAP = timedelta(seconds=15)  # a run's end is written a moment after it
 MENTIONED = 5  # misnamed objects that a tick's log mentions
 MAX_RUNTIME = "dagster/max_runtime"
 
@@ -36,7 +38,7 @@ class Automation(SpecComponent):
         catalog, pace = read_catalog(), self.spec
         freshness = dg.AutomationConditionSensorDefinition(
             "freshness_sensor",
-            target=dg.AssetSelection.groups("features"),
+            target=dg.AssetSelection.groups("features") | dg.AssetSelection.assets(*united(catalog)),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=pace.freshness_interval,
             # A backlog of days becomes one backfill with range runs instead of a run for every day.
@@ -49,13 +51,18 @@ class Automation(SpecComponent):
         return dg.Definitions(sensors=sensors)
 
 
+def united(catalog: Catalog) -> list[dg.AssetKey]:
+    """Raw tables that follow their segments."""
+    return [asset_key(keys.raw(source.name)) for source in catalog.sources.values() if source.segments]
+
+
 # --- arrival ----------------------------------------------------------------------------------------------------------
 
 
 def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinition:
     @dg.sensor(
         name="arrival_sensor",
-        target=dg.AssetSelection.assets(*(asset_key(keys.raw(source)) for source in catalog.sources)),
+        target=dg.AssetSelection.assets(*(asset_key(keys.raw(feed)) for feed in catalog.feeds)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.arrival_interval,
         description="Reports what landed, and starts the raw partitions of every day with new content.",
@@ -63,21 +70,16 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
     def arrival(
         context: dg.SensorEvaluationContext, origins: dg.ResourceParam[Origins], lake: dg.ResourceParam[Lake]
     ) -> dg.SensorResult:
-        now, sources = datetime.now(UTC), catalog.sources
-        seen = look(
-            sources,
-            Watch.from_json(context.cursor),
-            lambda source, after: origins.of(source).page(source, after),
-            pace.lists_per_tick,
-            now.date(),
-        )
+        now, sources = datetime.now(UTC), catalog.feeds
+        watch = Watch.from_json(context.cursor)
+        seen = look(sources, watch, lambda source, after: page(origins, source, after), pace.lists_per_tick, now.date())
         for problem in [*seen.ignored[:MENTIONED], *(f"{name}: {error}" for name, error in seen.unreachable.items())]:
             context.log.warning(problem)
         planned = plan(
             sources,
             seen,
             lambda source, day, content: is_handled(lake, catalog, sources[source], day, content),
-            raw_days_in_progress(context.instance, catalog),
+            *raw_days(context.instance, catalog, datetime.fromtimestamp(watch.planned_at, UTC) - OVERLAP),
             now.timestamp(),
         )
         return dg.SensorResult(
@@ -89,16 +91,32 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
     return arrival
 
 
-def raw_days_in_progress(instance: dg.DagsterInstance, catalog: Catalog) -> set[tuple[str, date]]:
-    """Days of sources that some queued or running run is going to make."""
-    raws = {asset_key(keys.raw(source)): source for source in catalog.sources}
-    return {
-        (raws[key], day)
-        for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
-        for key in run.asset_selection or ()
-        if key in raws
-        for day in _days_of(run.tags)
-    }
+def page(origins: Origins, source: SourceSpec, after: str) -> Page:
+    """Part of a listing. Whatever is wrong with one source must not keep the others from being looked at."""
+    try:
+        return origins.of(source).page(source, after)
+    except Exception as error:
+        raise LandingError(source.name, f"cannot be listed: {error}", "mend `origin` or its settings") from error
+
+
+def raw_days(
+    instance: dg.DagsterInstance, catalog: Catalog, since: datetime
+) -> tuple[set[tuple[str, date]], set[tuple[str, date]]]:
+    """Days of sources that queued or running runs are going to make, and those of runs that have ended since."""
+    raws = {asset_key(keys.raw(feed)): feed for feed in catalog.feeds}
+
+    def days_of(runs: Iterable[dg.DagsterRun]) -> set[tuple[str, date]]:
+        return {
+            (raws[key], day)
+            for run in runs
+            for key in run.asset_selection or ()
+            if key in raws
+            for day in _days_of(run.tags)
+        }
+
+    busy = days_of(instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)))
+    ended = instance.get_runs(dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since))
+    return busy, days_of(ended)
 
 
 def _days_of(tags: Mapping[str, str]) -> list[date]:

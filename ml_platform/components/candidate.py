@@ -44,7 +44,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
     used = windows(spec.training, catalog.label_delay(spec), today)
     look_back = days_back((today - used.train[0]).days, (today - used.validation[1]).days)
     upstream = [keys.raw(spec.entity_rows), keys.raw(spec.label.source)]
-    upstream += [keys.feature_view(view.name) for view in catalog.snapshot_views(spec)]
+    upstream += [keys.feature_view(view.name) for view in catalog.daily_views(spec)]
 
     @dg.asset(
         key=asset_key(key),
@@ -83,7 +83,7 @@ def make_training_set(
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
-    views = catalog.snapshot_views(spec)
+    views = catalog.daily_views(spec)
     rows, labels = keys.raw(spec.entity_rows), keys.raw(spec.label.source)
     source, label_source = catalog.sources[spec.entity_rows], catalog.sources[spec.label.source]
     inputs = required_inputs(lake, training_needs(catalog, spec, training_date))
@@ -166,7 +166,7 @@ def train(
         spec,
         day,
         catalog.sources[spec.entity_rows],
-        catalog.snapshot_views(spec),
+        catalog.daily_views(spec),
         catalog.request_views(spec),
         lake.read_table(keys.training_set(spec.name), [day]),
         training_set.content_hash,

@@ -1,4 +1,4 @@
-"""FeatureView: `features/<name>`, one snapshot a day. Request views have no asset: they live in the model bundle."""
+"""FeatureView: `features/<name>`, one partition a day. Request views have no asset: they live in the model bundle."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -22,39 +22,35 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import FeatureError, LakeError
 from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.data.contract import arrow_schema
-from ml_platform.features.views import compute_snapshot, input_days
+from ml_platform.features.views import compute_rolling, compute_snapshot, days_behind, input_days
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY
 from ml_platform.resources.lineage import current_inputs, required_inputs, view_needs
 
 
 class FeatureView(SpecComponent):
-    """Features of one entity, or of the request."""
+    """Features of one entity, of single events, or of the request."""
 
     spec_class = FeatureViewSpec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         catalog = read_catalog()
         view = catalog.views[self.spec.name]
-        return dg.Definitions(assets=[snapshot_asset(view, catalog)] if view.kind == "snapshot" else [])
+        return dg.Definitions(assets=[] if view.kind == "request" else [view_asset(view, catalog)])
 
 
-def snapshot_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
+def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
     key = keys.feature_view(view.name)
+    newest = {source: days_behind(view, catalog.sources[source]) for source in view.inputs}
 
     @dg.asset(
         key=asset_key(key),
         deps=[
-            dependency(
-                keys.raw(source),
-                days_back(
-                    catalog.sources[source].delay_days + needs.window_days, catalog.sources[source].delay_days + 1
-                ),
-            )
+            dependency(keys.raw(source), days_back(newest[source] + needs.window_days - 1, newest[source]))
             for source, needs in view.inputs.items()
         ],
         partitions_def=daily(catalog.view_start(view)),
-        automation_condition=FOLLOWS_INPUTS,
+        automation_condition=FOLLOWS_INPUTS if is_followed(view, catalog) else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         group_name="features",
@@ -63,14 +59,22 @@ def snapshot_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefiniti
         owners=list(view.owners),
         description=_described(view),
     )
-    def snapshot(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterable[dg.MaterializeResult]:
+    def feature_view(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterable[dg.MaterializeResult]:
         yield from make_days(context, key, lambda day: compute(view, day, catalog, lake))  # type: ignore[misc] - no checks
 
-    return snapshot
+    return feature_view
+
+
+def is_followed(view: FeatureViewSpec, catalog: Catalog) -> bool:
+    """Whether the view's days are made by themselves.
+
+    A rolling view costs as much as its source has rows, so it waits to be asked for where no model uses it.
+    """
+    return view.kind == "snapshot" or any(view.name in model.features for model in catalog.models.values())
 
 
 def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> DayOutcome:
-    """Load the raw days that the snapshot looks back on, compute it, write it."""
+    """Load the raw days that the view's day looks back on, compute it, write it."""
     days = {source: input_days(view, catalog.sources[source], day) for source in view.inputs}
     inputs = required_inputs(lake, view_needs(catalog, view, day))
     refuse_degraded(view, days, lake, keys.partition(keys.feature_view(view.name), day))
@@ -79,7 +83,7 @@ def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> D
         for source, known in days.items()
         if known
     }
-    rows = compute_snapshot(view, day, catalog.sources, tables)
+    rows = (compute_rolling if view.kind == "rolling" else compute_snapshot)(view, day, catalog.sources, tables)
     if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
         subject = keys.partition(keys.feature_view(view.name), day)
         raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
@@ -119,7 +123,8 @@ def _described(view: FeatureViewSpec) -> str:
         f"| `{name}` | {feature.type} | {feature.default:g} | {feature.description} |"
         for name, feature in view.features.items()
     )
+    what = f"event of `{view.rows}`, as of that event" if view.rows else f"`{view.entity}`, as of the start of the day"
     return (
-        f"{view.description}\n\nOne row per `{view.entity}`, as of the start of the day; `{view.function}`.\n\n"
+        f"{view.description}\n\nOne row per {what}; `{view.function}`.\n\n"
         f"| feature | type | default | |\n|---|---|---|---|\n{features}"
     )

@@ -18,6 +18,7 @@ from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, 
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec
 
+TOO_MANY_ERRORS = 3  # days of one step; then it is not about the days
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
@@ -154,16 +155,23 @@ def make_days(
     A broken day does not keep the others from being made: theirs are recorded, and the step fails at the end, naming the
     broken ones.
     """
-    outcomes = []
+    outcomes: list[DayOutcome] = []
+    errors: list[Exception] = []
     for day in days_of(context):
         try:
             with mistakes_are_final():
                 outcomes.append(make(day))
-        except Exception:
-            _record_changed(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
-            raise
+        except Exception as error:  # noqa: BLE001  # raised below: a day that fails does not keep the others from being made
+            context.log.error(f"{key} [{day}]: {error}")
+            errors.append(error)
+            if len(errors) == TOO_MANY_ERRORS:
+                break
+            continue
         state = "broken" if outcomes[-1].broken else "made"
         context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
+    if errors:
+        _record_changed(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
+        raise errors[0]
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
     made = [outcome for outcome in outcomes if outcome.metadata is not None]
     if not broken:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from ml_platform.components.graph import (
+    FOLLOWS_INPUTS,
     RETRIES,
     CheckOutcome,
     DayOutcome,
@@ -25,16 +27,19 @@ from ml_platform.components.graph import (
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.spec import ObjectsOrigin, SourceSpec, SqlOrigin
-from ml_platform.data.contract import CHECKS
+from ml_platform.core.spec import SEGMENT, ObjectsOrigin, SourceSpec, SqlOrigin
+from ml_platform.data.across import repeated_keys
+from ml_platform.data.contract import CHECKS, arrow_schema
 from ml_platform.data.findings import Finding, Rules
 from ml_platform.data.ingest import Ingested, LandedFile, ingest
 from ml_platform.data.landing import LandedObject, Origin, fingerprint
+from ml_platform.data.staging import Stage
 from ml_platform.resources.lake import Lake, Manifest
-from ml_platform.resources.ledger import decision_on, look_back, record
+from ml_platform.resources.ledger import QUALITY, decision_on, look_back, record
 from ml_platform.resources.origins import Origins
 
 FETCHES = 8
+UNIQUE = "keys_are_unique"
 
 
 class Source(SpecComponent):
@@ -44,15 +49,16 @@ class Source(SpecComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         catalog = read_catalog()
-        spec = catalog.sources[self.spec.name]
-        return dg.Definitions(assets=[landed_asset(spec), raw_asset(spec, catalog)])
+        source = catalog.sources[self.spec.name]
+        assets = [make for feed in catalog.feeds_of(source) for make in (landed_asset(feed), raw_asset(feed, catalog))]
+        return dg.Definitions(assets=[*assets, united_asset(source, catalog)] if source.segments else assets)
 
 
 def landed_asset(spec: SourceSpec) -> dg.AssetSpec:
     return dg.AssetSpec(
         asset_key(keys.landed(spec.name)),
         partitions_def=daily(spec.start_date),
-        group_name=spec.name,
+        group_name=spec.name.split("/")[0],
         kinds={
             "s3"
             if isinstance(spec.origin, ObjectsOrigin)
@@ -85,7 +91,7 @@ def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
-        group_name=spec.name,
+        group_name=spec.name.split("/")[0],
         kinds={"parquet", "pandas"},
         tags={"stage": "raw"},
         owners=list(spec.owners),
@@ -109,7 +115,7 @@ def ingest_day(spec: SourceSpec, day: date, catalog: Catalog, origins: Origins, 
         back, judged_by = look_back(lake, catalog, spec, day)
         before = lake.manifest(keys.raw(spec.name), day)
         ingested = ingest(spec, day, files, back, Path(folder), decision)
-        manifest = record(lake, spec, day, files, origin.url, ingested, judged_by, decision)
+        manifest = record(lake, spec, day, files, origin.url, ingested, judged_by)
     checks = tuple(map(_outcome, ingested.findings))
     if manifest is None:
         return DayOutcome(day, None, checks)
@@ -123,6 +129,73 @@ def fetch_all(origin: Origin, spec: SourceSpec, objects: Sequence[LandedObject],
     with ThreadPoolExecutor(FETCHES) as pool:
         list(pool.map(lambda file: origin.fetch(spec, file.object, file.path), files))
     return files
+
+
+# --- segments ---------------------------------------------------------------------------------------------------------
+
+
+def united_asset(source: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
+    """`<source>/raw` of a source with segments: the rows of all of them, once all are there."""
+    partitions, key = daily(source.start_date), keys.raw(source.name)
+
+    @dg.asset(
+        key=asset_key(key),
+        deps=[dependency(keys.raw(feed.name)) for feed in catalog.feeds_of(source)],
+        partitions_def=partitions,
+        check_specs=[
+            dg.AssetCheckSpec(
+                UNIQUE, asset=asset_key(key), description=CHECKS[UNIQUE], blocking=True, partitions_def=partitions
+            )
+        ],
+        automation_condition=FOLLOWS_INPUTS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=RETRIES,
+        group_name=source.name,
+        kinds={"parquet"},
+        tags={"stage": "raw"},
+        owners=list(source.owners),
+        description=f"All segments: {', '.join(source.segments)}. {source.description}",
+    )
+    def united(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]
+    ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
+        yield from make_days(context, key, lambda day: unite(source, day, catalog, lake))
+
+    return united
+
+
+def unite(source: SourceSpec, day: date, catalog: Catalog, lake: Lake) -> DayOutcome:
+    """Write the rows of all segments of a day as one partition, unless two segments have the same key."""
+    schema, key = arrow_schema(source), keys.raw(source.name)
+    parts = {feed.name: lake.require(keys.raw(feed.name), day) for feed in catalog.feeds_of(source)}
+    with tempfile.TemporaryDirectory(prefix="ml_platform-") as folder:
+        stage = Stage(Path(folder) / "united.parquet", schema)
+        for feed in parts:
+            for batch in lake.dataset(keys.raw(feed), [day]).to_batches():
+                segment = pa.array([feed.rpartition("/")[2]] * batch.num_rows, pa.string())
+                stage.write(pa.Table.from_batches([batch]).append_column(SEGMENT, segment))
+        staged = stage.finish()
+        twice = len(repeated_keys(staged.path, staged.rows, source.key))
+        check = CheckOutcome(
+            UNIQUE, not twice, f"{twice:,} of {staged.rows:,} rows; the same key twice" if twice else ""
+        )
+        if twice:
+            return DayOutcome(day, None, (check,))
+        before = lake.manifest(key, day)
+        quality = "good" if all(part.tags[QUALITY] == "good" for part in parts.values()) else "degraded"
+        inputs = [part.as_input(keys.raw(feed), day) for feed, part in parts.items()]
+        manifest = lake.write_staged(key, day, staged, inputs, {QUALITY: quality})
+    metadata = {
+        "dagster/partition_row_count": manifest.rows,
+        "content_hash": manifest.content_hash,
+        "quality": quality,
+        "segments": markdown_table([{"segment": feed, "rows": part.rows} for feed, part in parts.items()]),
+    }
+    unchanged = before is not None and before.content_hash == manifest.content_hash
+    return DayOutcome(day, metadata, (check,), manifest.content_hash, unchanged)
+
+
+# --- how it is reported -----------------------------------------------------------------------------------------------
 
 
 def _metadata(manifest: Manifest, ingested: Ingested) -> dict[str, Any]:

@@ -8,16 +8,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from ml_platform.core.errors import SpecError
-from ml_platform.core.spec import AutomationSpec, FeatureViewSpec, ModelSpec, OnlineStoreSpec, SourceSpec
+from ml_platform.core.spec import (
+    SEGMENT,
+    AutomationSpec,
+    ColumnSpec,
+    FeatureViewSpec,
+    ModelSpec,
+    OnlineStoreSpec,
+    SourceSpec,
+)
 
 SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.Source": SourceSpec,
@@ -33,16 +41,35 @@ _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
 
 @dataclass(frozen=True)
 class Catalog:
-    """Specs by name. `first_day` replaces every source's own start_date where it is given."""
+    """Specs by name, as the rest of the platform reads them: a source with segments has the column `segment`."""
 
     sources: dict[str, SourceSpec]
     views: dict[str, FeatureViewSpec]
     models: dict[str, ModelSpec]
 
+    @cached_property
+    def feeds(self) -> dict[str, SourceSpec]:
+        """What lands and is ingested by itself: each source, or each of its segments as `<source>/<segment>`."""
+        return {feed.name: feed for source in self.sources.values() for feed in self.feeds_of(source)}
+
+    def feeds_of(self, source: SourceSpec) -> list[SourceSpec]:
+        if not source.segments:
+            return [source]
+        columns = {name: column for name, column in source.columns.items() if name != SEGMENT}
+        return [
+            source.model_copy(update={"name": f"{source.name}/{segment}", "segments": (), "columns": columns})
+            for segment in source.segments
+        ]
+
     def snapshot_views(self, model: ModelSpec | None = None) -> list[FeatureViewSpec]:
         """Snapshot views of one model, in the order it names them, or of all."""
         names: Iterable[str] = model.features if model else self.views
         return [self.views[name] for name in names if self.views[name].kind == "snapshot"]
+
+    def daily_views(self, model: ModelSpec | None = None) -> list[FeatureViewSpec]:
+        """Views with a partition a day, snapshot and rolling, of one model or of all."""
+        names: Iterable[str] = model.features if model else self.views
+        return [self.views[name] for name in names if self.views[name].kind != "request"]
 
     def request_views(self, model: ModelSpec) -> list[FeatureViewSpec]:
         return [self.views[name] for name in model.features if self.views[name].kind == "request"]
@@ -55,7 +82,9 @@ class Catalog:
         return self.sources[model.label.source].delay_days
 
     def view_start(self, view: FeatureViewSpec) -> date:
-        """The first day at whose start some row of the view's inputs is known."""
+        """The first day with events, or the first one at whose start some row of the view's inputs is known."""
+        if view.rows:
+            return self.sources[view.rows].start_date
         inputs = [self.sources[source] for source in view.inputs]
         return min(source.start_date + timedelta(days=source.delay_days + 1) for source in inputs)
 
@@ -73,10 +102,18 @@ def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
     sources = _by_name(found, SourceSpec)
     if first_day is not None:
         sources = {name: spec.model_copy(update={"start_date": first_day}) for name, spec in sources.items()}
+    sources = {name: _with_segment(spec) for name, spec in sources.items()}
     catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec))
     for path, spec in found:
         _check_references(path, spec, catalog)
     return catalog
+
+
+def _with_segment(source: SourceSpec) -> SourceSpec:
+    """The source as its readers see it."""
+    if not source.segments:
+        return source
+    return source.model_copy(update={"columns": {**source.columns, SEGMENT: ColumnSpec(type="string")}})
 
 
 def _read(path: Path) -> Iterator[BaseModel]:
@@ -183,17 +220,19 @@ def _by_name(found: list[tuple[Path, BaseModel]], kind: type[_Named]) -> dict[st
 def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
     """Every name that a spec mentions exists, and has what is asked of it."""
 
+    def refuse(field: str, problem: str, next_step: str) -> NoReturn:
+        line = _line(path.read_text(encoding="utf-8"), 0, ("attributes", *field.split(".")))
+        raise SpecError(f"{path}:{line}", f"`{field}`: {problem}", next_step)
+
     def known(name: str, among: Iterable[str], what: str, field: str) -> None:
         if name not in among:
-            line = _line(path.read_text(encoding="utf-8"), 0, ("attributes", *field.split(".")))
-            raise SpecError(
-                f"{path}:{line}", f"`{field}`: no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`"
-            )
+            refuse(field, f"no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`")
 
     if isinstance(spec, SourceSpec):
         for column, reference in spec.references.items():
             field = f"references.{column}"
-            known(reference.source, {*catalog.sources} - {spec.name}, "other source", f"{field}.source")
+            whole = {name for name, source in catalog.sources.items() if not source.segments}
+            known(reference.source, whole - {spec.name}, "other source without segments", f"{field}.source")
             columns = catalog.sources[reference.source].columns
             known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
         try:
@@ -207,8 +246,14 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
         for source in spec.inputs:
             known(source, catalog.sources, "source", "inputs")
         if spec.entity:
-            columns = {column for source in spec.inputs for column in catalog.sources[source].columns}
-            known(spec.entity, columns, "column of its inputs", "entity")
+            with_it = [spec.rows] if spec.rows else spec.inputs
+            columns = {column for source in with_it for column in catalog.sources[source].columns}
+            known(spec.entity, columns, f"column of {' or '.join(with_it)}", "entity")
+        if spec.rows and (late := catalog.sources[spec.rows].delay_days):
+            problem = f"{spec.rows} is known only {late} days after its events"
+            refuse("rows", problem, "name a source without delay_days")
+        if spec.rows and spec.entity and catalog.sources[spec.rows].columns[spec.entity].nullable:
+            refuse("entity", f"{spec.entity} may be null, which is nobody's past", "leave `entity` out")
     if isinstance(spec, ModelSpec):
         known(spec.entity_rows, catalog.sources, "source", "entity_rows")
         known(spec.label.source, catalog.sources, "source", "label.source")
@@ -218,6 +263,15 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
             known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
         for view in spec.features:
             known(view, catalog.views, "feature view", "features")
+        for view in catalog.daily_views(spec):
+            if view.rows and view.rows != spec.entity_rows:
+                problem = f"{view.name} has features of {view.rows}, not of {spec.entity_rows}"
+                refuse("features", problem, "leave it out")
+        first_with: dict[str, str] = {}
+        for view in (catalog.views[name] for name in spec.features):
+            for feature in view.features:
+                if (other := first_with.setdefault(feature, view.name)) != view.name:
+                    refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
         for entity in catalog.entities(spec):
             known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
 

@@ -65,6 +65,10 @@ Check = Literal[
 ]
 
 
+SEGMENT = "segment"
+RESERVED = ("file_row_number",)  # DuckDB's own name for where a row lies
+
+
 class PolicySpec(Spec):
     """What becomes of a day that breaks a check."""
 
@@ -158,6 +162,11 @@ class SourceSpec(Described):
         default="ignore", description="what becomes of columns that are not declared"
     )
     unique_within_days: int = Field(default=1, ge=1, description="the newest days, the day included, that share no key")
+    segments: tuple[Name, ...] = Field(
+        default=(),
+        description="countries or the like: each lands in a folder of its own, is judged by itself, and their rows become "
+        "one table with the column `segment`",
+    )
     references: dict[Name, ReferenceSpec] = Field(default_factory=dict, description="column -> where its values occur")
     row_count: RowCountSpec = RowCountSpec()
     policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
@@ -172,11 +181,23 @@ class SourceSpec(Described):
         for name in (*self.key, self.event_time):
             if name not in self.columns:
                 raise ValueError(f"column {name!r} is not among columns: {', '.join(self.columns)}")
+        if nullable := [name for name in self.key if self.columns[name].nullable]:
+            raise ValueError(f"key column {nullable[0]!r} may not be nullable")
+        if reserved := [name for name in RESERVED if name in self.columns]:
+            raise ValueError(f"no column may be called {reserved[0]!r}")
         for name in self.references:
             if name not in self.columns:
                 raise ValueError(f"references: column {name!r} is not among columns: {', '.join(self.columns)}")
         if self.columns[self.event_time].type != "timestamp":
             raise ValueError(f"event_time column {self.event_time!r} must have type timestamp")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_are_possible(self) -> "SourceSpec":
+        if self.segments and isinstance(self.origin, SqlOrigin):
+            raise ValueError("segments are folders of files; an sql origin has none")
+        if self.segments and SEGMENT in self.columns:
+            raise ValueError(f"column {SEGMENT!r} is what a source with segments gets by itself")
         return self
 
     @model_validator(mode="after")
@@ -197,7 +218,11 @@ class SourceSpec(Described):
 
 
 class ViewInputSpec(Spec):
-    window_days: int = Field(ge=1, description="how many days back the view looks, from the newest day that is known")
+    window_days: int = Field(
+        ge=1,
+        description="how many days the view reads, the newest known one included; for a rolling view that is its own day, "
+        "or as many days before as the source is late",
+    )
     quality: Literal["good", "degraded"] = Field(
         default="degraded", description="the least quality of a raw day that the view is computed from"
     )
@@ -210,36 +235,47 @@ class FeatureSpec(Spec):
     )
     description: str = ""
     expression: str | None = Field(
-        default=None, description="request views: how the feature follows from row and snapshots"
+        default=None, description="request views: how the feature follows from row and other views"
     )
 
 
 class FeatureViewSpec(Described):
     """Features of one kind.
 
-    A `snapshot` view has one row per entity as of the start of day D, computed by `function` from `inputs`. A `request`
-    view is computed from the request row and the snapshot values by each feature's `expression`.
+    A `snapshot` view has one row per entity as of the start of day D, computed by `function` from `inputs`. A `rolling`
+    view has one row per event of the source `rows` on day D, whose windows reach up to the event itself. A `request` view is
+    computed from the request row and the other views' values by each feature's `expression`.
     """
 
-    kind: Literal["snapshot", "request"] = "snapshot"
-    entity: Name | None = None
-    function: ImportPath | None = Field(default=None, description="module.function: (as_of, **tables) -> ibis table")
+    kind: Literal["snapshot", "rolling", "request"] = "snapshot"
+    entity: Name | None = Field(
+        default=None,
+        description="the column that identifies what a snapshot row is about; a rolling view that names it sees the past of "
+        "the day's entities alone, which saves time",
+    )
+    rows: Name | None = Field(default=None, description="rolling views: the source whose events get features")
+    function: ImportPath | None = Field(default=None, description="module.function: (**view inputs) -> ibis table")
     inputs: dict[Name, ViewInputSpec] = Field(default_factory=dict, description="source name -> how far back")
     features: dict[Name, FeatureSpec] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _complete(self) -> "FeatureViewSpec":
-        if self.kind == "snapshot":
-            missing = [field for field in ("entity", "function", "inputs") if not getattr(self, field)]
-            if missing:
-                raise ValueError(f"a snapshot view needs {', '.join(missing)}")
-            if with_expression := [name for name, feature in self.features.items() if feature.expression]:
-                raise ValueError(f"expression belongs to request views only, not to {', '.join(with_expression)}")
-        else:
-            if unwanted := [field for field in ("entity", "function", "inputs", "keep_days") if getattr(self, field)]:
-                raise ValueError(f"a request view has no {', '.join(unwanted)}")
-            if without := [name for name, feature in self.features.items() if not feature.expression]:
-                raise ValueError(f"a request view needs an expression for {', '.join(without)}")
+        needed, unwanted = {
+            "snapshot": (("entity", "function", "inputs"), ("rows",)),
+            "rolling": (("rows", "function", "inputs"), ()),
+            "request": ((), ("entity", "rows", "function", "inputs", "keep_days")),
+        }[self.kind]
+        if missing := [field for field in needed if not getattr(self, field)]:
+            raise ValueError(f"a {self.kind} view needs {', '.join(missing)}")
+        if given := [field for field in unwanted if getattr(self, field)]:
+            raise ValueError(f"a {self.kind} view has no {', '.join(given)}")
+        with_expression = [name for name, feature in self.features.items() if feature.expression]
+        if self.kind != "request" and with_expression:
+            raise ValueError(f"expression belongs to request views only, not to {', '.join(with_expression)}")
+        if self.kind == "request" and (without := [name for name in self.features if name not in with_expression]):
+            raise ValueError(f"a request view needs an expression for {', '.join(without)}")
+        if self.rows and self.rows not in self.inputs:
+            raise ValueError(f"inputs has no {self.rows}, whose events get features")
         return self
 
 

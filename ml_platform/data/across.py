@@ -32,8 +32,8 @@ def repeated_keys(staged: Path, rows: int, key: Sequence[str]) -> np.ndarray:
             )
         return _positions(
             engine,
-            f"SELECT position FROM (SELECT position, row_number() OVER (PARTITION BY {columns} ORDER BY position) AS nth"
-            f" FROM staged SEMI JOIN repeated USING ({columns})) WHERE nth > 1",
+            f'SELECT "_position" FROM (SELECT "_position", row_number() OVER (PARTITION BY {columns} ORDER BY "_position")'
+            f' AS "_nth" FROM staged SEMI JOIN repeated USING ({columns})) WHERE "_nth" > 1',
         )
 
 
@@ -47,7 +47,7 @@ def keys_among(staged: Path, key: Sequence[str], others: "pads.Dataset") -> np.n
         bounds = engine.execute(f"SELECT min({first}), max({first}) FROM staged").fetchone()
         return _positions(
             engine,
-            f"SELECT position FROM staged SEMI JOIN (SELECT * FROM others WHERE {first} BETWEEN ? AND ?)"
+            f'SELECT "_position" FROM staged SEMI JOIN (SELECT {_columns(key)} FROM others WHERE {first} BETWEEN ? AND ?)'
             f" AS others USING ({_columns(key)})",
             bounds,
         )
@@ -58,7 +58,7 @@ def values_not_among(staged: Path, column: str, others: "pads.Dataset", other_co
     with _engine(staged, others) as engine:
         return _positions(
             engine,
-            f'SELECT position FROM staged ANTI JOIN others ON staged."{column}" = others."{other_column}"'
+            f'SELECT "_position" FROM staged ANTI JOIN others ON staged."{column}" = others."{other_column}"'
             f' WHERE staged."{column}" IS NOT NULL',
         )
 
@@ -72,7 +72,7 @@ def _engine(staged: Path, others: "pads.Dataset | None" = None) -> Iterator[Any]
     with duckdb.connect(config=options) as engine:
         path = str(staged).replace("'", "''")
         engine.execute(
-            "CREATE VIEW staged AS SELECT *, file_row_number AS position"
+            'CREATE VIEW staged AS SELECT *, file_row_number AS "_position"'
             f" FROM read_parquet('{path}', file_row_number = true)"
         )
         if others is not None:
@@ -81,7 +81,7 @@ def _engine(staged: Path, others: "pads.Dataset | None" = None) -> Iterator[Any]
 
 
 def _positions(engine: Any, query: str, values: Sequence[Any] = ()) -> np.ndarray:
-    return np.sort(engine.execute(query, list(values)).fetchnumpy()["position"].astype(np.int64))
+    return np.sort(engine.execute(query, list(values)).fetchnumpy()["_position"].astype(np.int64))
 
 
 def _columns(names: Sequence[str]) -> str:

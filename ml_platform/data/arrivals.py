@@ -91,10 +91,11 @@ class Watch:
     """What is known between ticks, by source and day.
 
     A day is in `seen` with its content when that was handled, in `pending` when it is to be, and never in both. `looks`
-    counts the plans that were made.
+    counts the plans that were made, the last one at `planned_at` (epoch seconds).
     """
 
     looks: int = 0
+    planned_at: float = 0.0
     seen: dict[str, _Packed] = field(default_factory=dict)
     pending: dict[str, dict[date, Pending]] = field(default_factory=dict)
     recent: Rotation = Rotation()
@@ -297,6 +298,7 @@ def plan(
     look: Look,
     is_handled: Callable[[str, date, str], bool],
     busy: Collection[tuple[str, date]],
+    ended: Collection[tuple[str, date]],
     now: float,
 ) -> Plan:
     """What to run after a look.
@@ -304,6 +306,7 @@ def plan(
     Args:
         is_handled: whether (source, day, fingerprint) is what the lake has, made from what the lake has now.
         busy: days that some queued or running run is going to make.
+        ended: days of runs that have ended since the last plan, whoever started them and however they ended.
         now: epoch seconds.
     """
     busy, watch = frozenset(busy), look.watch
@@ -329,6 +332,12 @@ def plan(
     for (name, day), fingerprint in found.items():
         seen[name].pop(day, None)
         pending[name][day] = Pending(fingerprint)
+    for name, day in sorted(ended):
+        known = seen.get(name, {}).get(day)
+        if known and is_settled(name, day, known):
+            settle(name, day, known)
+        elif known and (name, day) not in busy:
+            pending[name][day] = Pending(seen[name].pop(day))
     for name in sources:
         for day, (fingerprint, tries, _) in sorted(pending[name].items()):
             if (tries or (name, day) in found) and is_settled(name, day, fingerprint):
@@ -362,7 +371,7 @@ def plan(
             requests.append(
                 Request(name, first, last, f"{name}:{first}:{last}:{digest.of_json(content)[:_DIGITS]}:{looks}")
             )
-    return Plan(tuple(requests), replace(watch, looks=looks, seen=seen, pending=pending))
+    return Plan(tuple(requests), replace(watch, looks=looks, planned_at=now, seen=seen, pending=pending))
 
 
 def _readers(sources: Mapping[str, SourceSpec]) -> dict[str, list[tuple[str, int]]]:

@@ -36,6 +36,10 @@ CHECKS = {
 OBJECT_CHECKS = ("objects_are_readable", "schema_conforms")
 ACROSS_CHECKS = ("keys_are_unique", "references_exist")  # judged by other partitions as well
 
+_TIMESTAMP = (
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6}0*)?)?)?"
+    " ?(Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)?"
+)
 _ARROW_TYPES = {
     "int8": pa.int8(),
     "int16": pa.int16(),
@@ -122,6 +126,12 @@ def _converted(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.Chunked
         column = column.cast(column.type.value_type)
     none = np.empty(0, np.int64)
     try:
+        if (
+            pa.types.is_integer(wanted)
+            and pa.types.is_string(column.type)
+            and pc.any(pc.match_substring(column, "x")).as_py()
+        ):
+            raise pa.ArrowInvalid("Arrow takes 0x10 for a number")
         return _cast(column, wanted), none
     except pa.ArrowInvalid:
         slow = _try_text if pa.types.is_string(column.type) else _try_cast
@@ -144,8 +154,14 @@ def _try_cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_timestamp(column.type) and column.type.tz is None:
         column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))
     bare = column.cast(wanted, safe=False)
-    back = bare.cast(column.type, safe=False)
-    return pc.if_else(pc.fill_null(pc.equal(back, column), False), bare, pa.scalar(None, wanted))
+    same = pc.equal(bare.cast(column.type, safe=False), column)
+    if pa.types.is_integer(wanted):  # unsigned numbers that turn negative come back the same
+        same = pc.and_(same, pc.equal(_is_negative(bare), _is_negative(column)))
+    return pc.if_else(pc.fill_null(same, False), bare, pa.scalar(None, wanted))
+
+
+def _is_negative(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.less(numbers, pa.scalar(0, numbers.type))
 
 
 def _try_text(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
@@ -155,6 +171,8 @@ def _try_text(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     rows = pa.table({"value": column})
     if pa.types.is_integer(wanted):
         value = "CASE WHEN regexp_full_match(trim(value), '[+-]?[0-9]+(\\.0*)?') THEN regexp_replace(trim(value), '\\.0*$', '') END"
+    elif pa.types.is_timestamp(wanted):  # no words such as infinity, and no digits that would be cut off
+        value = f"CASE WHEN regexp_full_match(trim(value), '{_TIMESTAMP}') THEN trim(value) END"
     else:
         value = "trim(value)"
     kind = {pa.int8(): "TINYINT", pa.int16(): "SMALLINT", pa.int32(): "INTEGER", pa.int64(): "BIGINT", pa.float32(): "FLOAT",

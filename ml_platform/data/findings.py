@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ml_platform.core.spec import SourceSpec
-from ml_platform.data.contract import CHECKS, OBJECT_CHECKS
-from ml_platform.data.quarantine import Decision
+from ml_platform.data.contract import CHECKS
+from ml_platform.data.quarantine import UNDISCARDABLE, UNTYPED, Decision
 
 SAMPLE_ROWS = 5
 Outcome = Literal["passed", "warning", "error"]
@@ -51,16 +51,12 @@ class Rules:
         """The checks that the source's raw partitions have."""
         return [check for check in CHECKS if check != "references_exist" or self.source.references]
 
-    @property
-    def discards(self) -> bool:
-        return self.decision is not None and self.decision.action == "discard"
-
     def treatment(self, check: str) -> Treatment:
         policy: Treatment = self.source.policy(check).on_failure
-        if self.decision is None or policy == "warn":
+        if self.decision is None or policy == "warn" or check not in self.decision.checks:
             return policy
-        untyped = check in (*OBJECT_CHECKS, "values_fit_their_types")  # there is nothing that could be released
-        return policy if self.decision.action == "release" and untyped else self.decision.action
+        impossible = UNTYPED if self.decision.action == "release" else UNDISCARDABLE
+        return policy if check in impossible else self.decision.action
 
     def leaves(self, check: str) -> bool:
         """Whether rows that break the check stay out of the partition."""

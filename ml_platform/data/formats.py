@@ -3,11 +3,11 @@
 """Landed files as batches of rows: Parquet, CSV and JSON lines, plain or compressed with gzip or zstd.
 
 Every format is read in bounded memory. Parquet has types; the columns of text formats are text, for the contract to convert.
-Whatever keeps a file from being read is a ValueError that says so.
 """
 
 import csv
 import io
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,10 @@ BATCH_ROWS = 131_072
 BLOCK_BYTES = 4 << 20
 LINE_BYTES = 16 << 20
 _CODECS = {".gz": "gzip", ".zst": "zstd"}
+
+
+class UnreadableError(ValueError):
+    """A file does not have the format that its name says, or is too large."""
 
 
 class Malformed(NamedTuple):
@@ -61,14 +65,14 @@ def open_file(name: str, path: Path, max_bytes: int) -> Opened:
     """Open a local file that has the format in which `name` ends.
 
     Raises:
-        ValueError: if it cannot be opened, or is larger than `max_bytes` after decompression. `batches` raises the same.
+        UnreadableError: if it cannot be opened, or is larger than `max_bytes` after decompression; `batches` likewise.
     """
     suffixes = Path(name).suffixes
     codec = _CODECS.get(suffixes[-1])
     kind = suffixes[-2] if codec else suffixes[-1]
     with _explained(kind, path):
         if path.stat().st_size > max_bytes:
-            raise ValueError(f"{path.stat().st_size:,} bytes are more than max_bytes, {max_bytes:,}")
+            raise UnreadableError(f"{path.stat().st_size:,} bytes are more than max_bytes, {max_bytes:,}")
         stream = partial(_stream, path, codec, max_bytes)
         if kind == ".parquet":
             return _open_parquet(_decompressed(stream, path) if codec else path, max_bytes)
@@ -80,7 +84,7 @@ def _open_parquet(path: Path, max_bytes: int) -> Opened:
     metadata = pq.read_metadata(path)
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     if size > max_bytes:
-        raise ValueError(f"{size:,} bytes of values are more than max_bytes, {max_bytes:,}")
+        raise UnreadableError(f"{size:,} bytes of values are more than max_bytes, {max_bytes:,}")
     schema = pq.read_schema(path).remove_metadata()
     _check_names(schema.names)
 
@@ -101,7 +105,7 @@ def _open_csv(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
         header = file.readline(LINE_BYTES).decode("utf-8-sig")
     names = next(csv.reader([header]), [])
     if not names:
-        raise ValueError("there is no header line")
+        raise UnreadableError("there is no header line")
     _check_names(names)
 
     def batches(columns: Sequence[str]) -> Iterator[Batch]:
@@ -111,7 +115,7 @@ def _open_csv(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
             malformed.append(Malformed(row.text, f"has {row.actual_columns} fields, not {row.expected_columns}"))
             return "skip"
 
-        with _explained(".csv", path), stream() as file:
+        with _explained(".csv", path), _Quotes(stream()) as file:
             reader = pacsv.open_csv(
                 file,
                 read_options=pacsv.ReadOptions(block_size=BLOCK_BYTES),
@@ -127,6 +131,8 @@ def _open_csv(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
             for batch in reader:
                 yield Batch(pa.Table.from_batches([batch]), tuple(malformed))
                 malformed.clear()
+            if file.count % 2:
+                raise UnreadableError("a quoted field is not closed; it would swallow all lines after it")
         if malformed:
             yield Batch(_no_text(columns), tuple(malformed))
 
@@ -136,14 +142,15 @@ def _open_csv(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
 def _open_json_lines(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
     import duckdb
 
-    with stream() as file:
-        first = next(_line_blocks(file), None)
-    if first is None:
-        raise ValueError("there are no lines")
-    with duckdb.connect() as connection:
-        connection.register("rows", _json_rows(connection, first)[0])
-        keys = connection.sql("SELECT DISTINCT unnest(json_keys(line)) AS name FROM rows ORDER BY name").fetchall()
-    names = [name for (name,) in keys]
+    names: set[str] = set()
+    with stream() as file, duckdb.connect() as connection:  # any line may have a column that none before it had
+        for lines in _line_blocks(file):
+            connection.register("rows", _json_rows(connection, lines)[0])
+            names |= {
+                name for (name,) in connection.sql("SELECT DISTINCT unnest(json_keys(line)) FROM rows").fetchall()
+            }
+    if not names:
+        raise UnreadableError("there are no lines with JSON objects")
 
     def batches(columns: Sequence[str]) -> Iterator[Batch]:
         paths = ", ".join(f"json_extract_string(line, {_json_path(name)})" for name in columns)
@@ -155,7 +162,7 @@ def _open_json_lines(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
                 text = pa.schema([(name, pa.string()) for name in columns])
                 yield Batch(found.rename_columns(list(columns)).cast(text), malformed)
 
-    return Opened(pa.schema([(name, pa.string()) for name in names]), True, True, batches)
+    return Opened(pa.schema([(name, pa.string()) for name in sorted(names)]), True, True, batches)
 
 
 def _json_rows(connection: Any, lines: pa.Table) -> tuple[pa.Table, tuple[Malformed, ...]]:
@@ -173,10 +180,12 @@ def _json_rows(connection: Any, lines: pa.Table) -> tuple[pa.Table, tuple[Malfor
 def _line_blocks(file: IO[bytes]) -> Iterator[pa.Table]:
     """The lines that are not blank, as tables of one column `line`."""
     rest = b""
+    if (mark := file.read(len(BOM_UTF8))) != BOM_UTF8:
+        rest = mark
     while block := file.read(BLOCK_BYTES):
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > LINE_BYTES:
-            raise ValueError(f"a line is longer than {LINE_BYTES:,} bytes")
+            raise UnreadableError(f"a line is longer than {LINE_BYTES:,} bytes")
         if kept := [line for line in lines if line.strip()]:
             yield pa.table({"line": pa.array(kept, pa.binary()).cast(pa.string())})
     if rest.strip():
@@ -194,7 +203,7 @@ def _no_text(columns: Sequence[str]) -> pa.Table:
 
 def _check_names(names: Sequence[str]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
-        raise ValueError(f"two columns are named {twice[0]!r}")
+        raise UnreadableError(f"two columns are named {twice[0]!r}")
 
 
 class _Limited(io.RawIOBase):
@@ -212,7 +221,28 @@ class _Limited(io.RawIOBase):
         content = self.stream.read(len(buffer))
         self.given += len(content)
         if self.given > self.max_bytes:
-            raise ValueError(f"it decompresses to more than max_bytes, {self.max_bytes:,}")
+            raise UnreadableError(f"it decompresses to more than max_bytes, {self.max_bytes:,}")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+class _Quotes(io.RawIOBase):
+    """A stream that counts its quotes."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self.stream.read(len(buffer))
+        self.count += content.count(b'"')
         buffer[: len(content)] = content
         return len(content)
 
@@ -242,9 +272,13 @@ def _explained(kind: str, path: Path) -> Iterator[None]:
 
     try:
         yield
+    except UnreadableError:
+        raise
     except (pa.ArrowException, OSError, UnicodeError, csv.Error, duckdb.Error) as error:
         with path.open("rb") as file:
             start = file.read(20)
         size = path.stat().st_size
         words = {".parquet": "Parquet", ".csv": "CSV", ".jsonl": "JSON lines"}[kind]
-        raise ValueError(f"not a readable {words} file ({size:,} bytes, begins with {start!r}): {error}") from error
+        raise UnreadableError(
+            f"not a readable {words} file ({size:,} bytes, begins with {start!r}): {error}"
+        ) from error

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_platform.core.spec import ObjectsOrigin, SourceSpec, bytes_of
+from ml_platform.core.spec import RESERVED, ObjectsOrigin, SourceSpec, bytes_of
 from ml_platform.data import across
 from ml_platform.data.contract import CHECKS, OBJECT_CHECKS, arrow_schema, misfit
 from ml_platform.data.findings import SAMPLE_ROWS, Finding, Rules, Tally
-from ml_platform.data.formats import Opened, open_file
+from ml_platform.data.formats import Opened, UnreadableError, open_file
 from ml_platform.data.landing import LandedObject
 from ml_platform.data.passage import Passage, aside_schema
 from ml_platform.data.quarantine import Account, Decision, Quality, imbalance
@@ -57,13 +57,25 @@ class LookBack:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a day. `staged` is there unless the day is bad; `aside` if rows were put into quarantine."""
+    """What became of a day.
+
+    Attributes:
+        staged: the rows to write; None if the day is bad.
+        aside: the rows to put into quarantine, if there are any.
+        held: the objects to put into quarantine whole.
+    """
 
     findings: tuple[Finding, ...]
     accounts: tuple[Account, ...]
     staged: StagedTable | None
     aside: StagedTable | None
+    held: frozenset[str]
     undeclared: tuple[str, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The checks that something was found for, and nothing decided."""
+        return tuple(f.check for f in self.findings if f.outcome != "passed" and f.offending)
 
     @property
     def quality(self) -> Quality:
@@ -111,7 +123,7 @@ class _Day:
     def judge(self) -> Ingested:
         opened = self.open_files()
         found, reading = self.object_findings(), None
-        while opened and not _stops(found):
+        while self.files and not _stops(found):
             reading = self.read(opened, {})
             if not reading.unreadable:
                 break
@@ -121,7 +133,7 @@ class _Day:
             found, reading = self.object_findings(), None
         if reading is None:
             blocker = next((f.check for f in found if f.outcome == "error"), None)
-            return self.stopped(found, f"{blocker} failed" if blocker else "there are no objects to read")
+            return self.stopped(found, f"{blocker} failed" if blocker else "nothing has landed")
 
         total = int(reading.passage.rows.sum())
         found += [self.rules.finding(check, tally, total) for check, tally in reading.passage.tallies.items()]
@@ -145,7 +157,7 @@ class _Day:
         for number, (found, path) in enumerate(self.files):
             try:
                 one = open_file(found.key, path, limit)
-            except ValueError as error:
+            except UnreadableError as error:
                 self.held[found.key] = ("objects_are_readable", str(error))
                 continue
             undeclared |= {*one.schema.names} - {*self.source.columns}
@@ -161,6 +173,8 @@ class _Day:
         if self.source.new_columns == "ignore":
             return ""
         news = pa.schema([column for column in schema if column.name not in self.source.columns])
+        if reserved := [name for name in news.names if name.startswith("_") or name in RESERVED]:
+            return f"a new column has the name {reserved[0]!r}, which cannot be adopted"
         try:
             self.adopted = pa.unify_schemas([self.adopted, news], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -188,7 +202,7 @@ class _Day:
         for key, (number, one) in opened.items():
             try:
                 passage.take(number, one)
-            except ValueError as error:
+            except UnreadableError as error:
                 unreadable[key] = str(error)
             if passage.is_hopeless:
                 break
@@ -238,25 +252,24 @@ class _Day:
 
     def finished(self, found: list[Finding], reading: _Reading) -> Ingested:
         """The day as it is written, if everything adds up."""
-        discards, passage = self.rules.discards, reading.passage
-        accounts = []
+        passage, accounts = reading.passage, []
         for number, (landed, _) in enumerate(self.files):
             account = Account(landed.key, landed.etag, landed.size)
             if landed.key in self.held:
                 accounts.append(replace(account, held=": ".join(self.held[landed.key])))
                 continue
-            counts = {"rows": int(passage.rows[number]), "written": int(passage.written[number])}
-            counts["discarded" if discards else "quarantined"] = int(passage.quarantined[number])
+            counts = {n: int(getattr(passage, n)[number]) for n in ("rows", "written", "quarantined", "discarded")}
             accounts.append(replace(account, **counts))
         staged_rows, aside_rows = (pq.read_metadata(one.path).num_rows for one in (reading.staged, reading.aside))
         keys = [landed.key for landed, _ in self.files]
-        problems = imbalance(accounts, keys, staged_rows, 0 if discards else aside_rows)
+        problems = imbalance(accounts, keys, staged_rows, aside_rows)
         words, check = "; ".join(problems[:SAMPLE_ROWS]), "every_object_is_accounted_for"
         found = [*found, Finding(check, "error", len(problems), words) if problems else Finding(check)]
         if _stops(found):
             return self.stopped(found, "")
-        aside = reading.aside if reading.aside.rows and not discards else None
-        return Ingested(_in_order(found), tuple(accounts), reading.staged, aside, self.undeclared)
+        aside = reading.aside if reading.aside.rows else None
+        held = frozenset(key for key, (check, _) in self.held.items() if self.rules.treatment(check) != "discard")
+        return Ingested(_in_order(found), tuple(accounts), reading.staged, aside, held, self.undeclared)
 
     def stopped(self, found: list[Finding], why: str) -> Ingested:
         """A bad day: nothing is written, and every object is held whole, which accounts for all of them."""
@@ -272,7 +285,8 @@ class _Day:
             Account(o.key, o.etag, o.size, held=": ".join(self.held.get(o.key, (stop, "the day was stopped"))))
             for o, _ in self.files
         )
-        return Ingested(_in_order(found), accounts, None, None, self.undeclared)
+        held = frozenset(found.key for found, _ in self.files)
+        return Ingested(_in_order(found), accounts, None, None, held, self.undeclared)
 
 
 def _stops(found: Sequence[Finding]) -> bool:

@@ -1,6 +1,6 @@
 """What landed: names of objects, the days that they belong to, and where they come from.
 
-Objects lie at `<source>/YYYY-MM-DD/<anything>.{parquet,csv,jsonl}[.gz|.zst]`, relative to the landing address.
+Objects lie at `<source>[/<segment>]/YYYY-MM-DD/<anything>.{parquet,csv,jsonl}[.gz|.zst]`, relative to the landing address.
 """
 
 import re
@@ -15,7 +15,7 @@ from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.spec import SourceSpec
 
 # Names that begin with _ or . are other writers' own (_SUCCESS, _temporary).
-_KEY = re.compile(r"(?P<source>[^/]+)/(?P<day>\d{4}-\d{2}-\d{2})/[^/_.][^/]*\.(parquet|csv|jsonl)(\.gz|\.zst)?")
+_KEY = re.compile(r"(?P<source>.+)/(?P<day>\d{4}-\d{2}-\d{2})/[^/_.][^/]*\.(parquet|csv|jsonl)(\.gz|\.zst)?")
 PATTERN = "YYYY-MM-DD/<file>.{parquet,csv,jsonl}[.gz|.zst]"
 
 

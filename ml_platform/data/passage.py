@@ -37,7 +37,7 @@ class Passage:
     """Rows on their way. Those of small files are judged together.
 
     Attributes:
-        rows, written, quarantined: how many there were so far, by file.
+        rows, written, quarantined, discarded: how many there were so far, by file.
         tallies: what was found so far, by check.
     """
 
@@ -55,7 +55,8 @@ class Passage:
         self.rules, self.source, self.day = rules, rules.source, day
         self.keys, self.adopted = pa.array(keys, pa.string()), adopted
         self.staged, self.aside, self.drop = staged, aside, drop
-        self.rows, self.written, self.quarantined = (np.zeros(len(keys), np.int64) for _ in range(3))
+        self.rows, self.written, self.quarantined, self.discarded = (np.zeros(len(keys), np.int64) for _ in range(4))
+        self._lines = np.zeros(len(keys), np.int64)  # that were no rows
         self.tallies = {check: Tally() for check in ROW_CHECKS}
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -70,12 +71,13 @@ class Passage:
         """Bring one file's rows to their types, and pass them on.
 
         Raises:
-            ValueError: if the file turns out to be unreadable. Rows that were read from it have passed by then.
+            UnreadableError: if the file turns out to be unreadable. Rows that were read from it have passed by then.
         """
         columns = [name for name in opened.schema.names if name in self.source.columns or name in self.adopted.names]
         for batch in opened.batches(columns):
-            first, count = int(self.rows[number]), batch.rows.num_rows
+            first, count = int(self.rows[number] - self._lines[number]), batch.rows.num_rows
             self.rows[number] += count + len(batch.malformed)
+            self._lines[number] += len(batch.malformed)
             origin = (pa.array(np.full(count, number), pa.int32()), pa.array(np.arange(first, first + count)))
             if batch.malformed:
                 self._set_aside_lines(number, batch.malformed)
@@ -134,14 +136,18 @@ class Passage:
         if not leaving:
             return rows
         positions = sorted(leaving)
-        out = self._named(raw.take(pa.array(positions, pa.int64())))
-        self.quarantined += np.bincount(raw["_object"].take(pa.array(positions)).to_numpy(), minlength=len(self.keys))
+        kept = [position for position in positions if not self._is_discarded(leaving[position])]
+        of_file = raw["_object"].to_numpy()
+        self.quarantined += np.bincount(of_file[kept], minlength=len(self.keys))
+        self.discarded += np.bincount(of_file[positions], minlength=len(self.keys))
+        self.discarded -= np.bincount(of_file[kept], minlength=len(self.keys))
+        out = self._named(raw.take(pa.array(kept, pa.int64())))
         self._set_aside(
             {
-                **{name: out[name].cast(pa.string()) for name in out.column_names if not name.startswith("_")},
+                **{name: _as_text(out[name]) for name in out.column_names if not name.startswith("_")},
                 "_object": out["_object"],
                 "_row": out["_row"],
-                "_reasons": ["; ".join(leaving[position]) for position in positions],
+                "_reasons": ["; ".join(leaving[position]) for position in kept],
             }
         )
         stays = np.ones(rows.num_rows, bool)
@@ -153,8 +159,15 @@ class Passage:
         origin = {"_object": [self.keys[number].as_py()] * len(lines), "_text": [line.text for line in lines]}
         sample = [{"_object": origin["_object"][0], "_text": text} for text in origin["_text"][:SAMPLE_ROWS]]
         self.tallies["values_fit_their_types"].add(len(lines), f"a line {lines[0].problem}", sample)
+        if self._is_discarded(["values_fit_their_types"]):
+            self.discarded[number] += len(lines)
+            return
         self.quarantined[number] += len(lines)
         self._set_aside({**origin, "_reasons": [f"values_fit_their_types: a line {line.problem}" for line in lines]})
+
+    def _is_discarded(self, reasons: Sequence[str]) -> bool:
+        """Whether a row leaves for reasons alone that somebody decided to go on without."""
+        return all(self.rules.treatment(reason.partition(":")[0]) == "discard" for reason in reasons)
 
     def _set_aside(self, columns: Mapping[str, Any]) -> None:
         schema = aside_schema([*self.source.columns, *self.adopted.names])
@@ -166,6 +179,13 @@ class Passage:
         """Rows with their object's key in place of its number."""
         names = self.keys.take(rows["_object"].combine_chunks())
         return rows.set_column(rows.schema.get_field_index("_object"), "_object", names)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # lists, structs, bytes
+        return pa.chunked_array([[None if value is None else str(value) for value in column.to_pylist()]], pa.string())
 
 
 def _with_origin(rows: pa.Table, objects: pa.Array, numbers: pa.Array) -> pa.Table:

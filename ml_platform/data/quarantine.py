@@ -9,25 +9,28 @@ from typing import Literal
 from ml_platform.data.contract import CHECKS, OBJECT_CHECKS
 
 Quality = Literal["good", "degraded", "bad"]
+UNDISCARDABLE = ("row_count_is_normal",)  # no single row is to blame
 UNTYPED = (*OBJECT_CHECKS, "values_fit_their_types")  # what breaks them has no typed rows that could be released
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person said of a day's quarantine. It holds for that content only: what lands anew is judged anew.
+    """What a person said of a day's quarantine. It holds for that content, and for the `checks` that had failed.
 
     `release` takes the offending rows into the day after all; `discard` goes on without them, and keeps them no longer.
     """
 
     action: Literal["release", "discard"]
     fingerprint: str
+    checks: tuple[str, ...]
     reason: str
     by: str
     at: str
 
     @classmethod
     def from_json(cls, text: bytes) -> "Decision":
-        return cls(**json.loads(text))
+        content = json.loads(text)
+        return cls(**{**content, "checks": tuple(content["checks"])})
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()

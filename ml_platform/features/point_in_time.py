@@ -1,12 +1,12 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
-"""The point-in-time join: each row gets the feature values that were known when it happened."""
+"""The point-in-time joins: each row gets the feature values that were known when it happened."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.features.views import AS_OF
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SNAPSHOT_LIFE = timedelta(days=1)
 
 
 def as_of_column(view: str) -> str:
-    """The column that says which snapshot a row's features came from; null where defaults stand in."""
+    """The column that says as of when a row's features are; null where defaults stand in."""
     return f"{view}__{AS_OF}"
 
 
@@ -36,6 +36,24 @@ def join_snapshots(
     """
     for view in views:
         rows = _join_one(rows, event_time, view, snapshots[view.name], life)
+    return rows
+
+
+def join_events(
+    rows: "ir.Table", source: SourceSpec, views: Sequence[FeatureViewSpec], computed: Mapping[str, "ir.Table"]
+) -> "ir.Table":
+    """Join to each row of the source, per rolling view, the features that were computed for that very event.
+
+    Every row comes back once, with each view's declared features (the default where the view has no row) and
+    `<view>__as_of`, the event time that the view has for it.
+    """
+    for view in views:
+        as_of = as_of_column(view.name)
+        table = computed[view.name]
+        right = table.select(*source.key, *view.features, **{as_of: table[source.event_time]})
+        joined = rows.left_join(right, list(source.key))
+        values = {name: joined[name].fill_null(f.default).cast(f.type) for name, f in view.features.items()}
+        rows = joined.select(*rows.columns, **values, **{as_of: joined[as_of]})
     return rows
 
 

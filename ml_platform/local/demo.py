@@ -34,7 +34,7 @@ from ml_platform.monitoring.retrain import Train
 from ml_platform.registry.versions import Version
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.ledger import is_handled
+from ml_platform.resources.ledger import ARRIVAL
 from ml_platform.resources.lineage import training_decision, view_is_current
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
@@ -153,10 +153,11 @@ def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome,
             days = sum(1 for name, _, _ in files if name == source)
             outcome.say(f"{source} landed", f"{days} days, {count:,} rows")
 
-        bars = {stage: progress.add_task(stage, total=total) for stage, (_, total) in stages(world, files).items()}
+        landed = landed_contents(world, files)
+        bars = {stage: progress.add_task(stage, total=total) for stage, (_, total) in stages(world, landed).items()}
         last_change, last_seen = time.monotonic(), {}
         while True:
-            seen = stages(world, files)
+            seen = stages(world, landed)
             for stage, (done, total) in seen.items():
                 progress.update(bars[stage], completed=done, total=total)
             if all(done >= total for done, total in seen.values()):
@@ -174,13 +175,26 @@ def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome,
             time.sleep(1)
 
 
-def stages(world: World, files: list[DailyFile]) -> dict[str, tuple[int, int]]:
+def landed_contents(world: World, files: list[DailyFile]) -> dict[str, dict[date, str]]:
+    """What lies in the landing bucket for the days of the files: fingerprints by source and day."""
+    return {
+        source: {
+            day: fingerprint(world.landing.of_day(world.catalog.sources[source], day))
+            for name, day, _ in files
+            if name == source
+        }
+        for source in world.catalog.sources
+    }
+
+
+def stages(world: World, landed: dict[str, dict[date, str]]) -> dict[str, tuple[int, int]]:
     """How far the platform is: per stage of the graph, how many partitions of how many are up to date."""
     progress: dict[str, tuple[int, int]] = {}
-    for source in world.catalog.sources:
-        wanted = [day for name, day, _ in files if name == source]
-        progress[keys.raw(source)] = sum(raw_is_current(world, source, day) for day in wanted), len(wanted)
-    snapshot_days = sorted({day + ONE_DAY for name, day, _ in files if name == world.spec.entity_rows})
+    for source, contents in landed.items():
+        made = world.lake.manifests(keys.raw(source), contents)
+        current = sum(made[day].tags.get(ARRIVAL) == content for day, content in contents.items() if day in made)
+        progress[keys.raw(source)] = current, len(contents)
+    snapshot_days = sorted(day + ONE_DAY for day in landed[world.spec.entity_rows])
     read = cache(world.lake.manifest)
     raw_done = all(done == total for done, total in progress.values())
     for view in world.catalog.snapshot_views(world.spec):
@@ -192,14 +206,6 @@ def stages(world: World, files: list[DailyFile]) -> dict[str, tuple[int, int]]:
         progress[key] = int(date_ is not None and made_in_turn(world, key, date_)), 1
     progress[keys.deployment(MODEL)] = int(date_ is not None and is_decided(world, date_)), 1
     return progress
-
-
-def raw_is_current(world: World, source: str, day: date) -> bool:
-    """Whether the raw partition was made from what lies in the landing bucket now."""
-    spec = world.catalog.sources[source]
-    content = fingerprint(world.landing.of_day(spec, day))
-    there = world.lake.manifest(keys.raw(source), day) is not None
-    return there and is_handled(world.lake, world.catalog, spec, day, content)
 
 
 def settled_training_date(world: World) -> date | None:

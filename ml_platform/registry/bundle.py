@@ -12,8 +12,8 @@ The digest over all of them is the version's identity.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,10 +46,14 @@ class ViewSchema:
 
 @dataclass(frozen=True)
 class InputSchema:
-    """What a row must have: `request` columns (name -> type), and the features of `views`, looked up or given."""
+    """What a row must have: `request` columns (name -> type), and the features of `views`, looked up or given.
+
+    Features of `rolling` views (view -> feature -> default) are of single events: they can only be given.
+    """
 
     request: Mapping[str, str]
     views: tuple[ViewSchema, ...]
+    rolling: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def entities(self) -> list[str]:
@@ -57,32 +61,32 @@ class InputSchema:
 
     @property
     def features(self) -> dict[str, float]:
-        """Every snapshot feature with its default."""
-        return {name: default for view in self.views for name, default in view.features.items()}
+        """Every snapshot or rolling feature with its default."""
+        views = (*(view.features for view in self.views), *self.rolling.values())
+        return {name: default for features in views for name, default in features.items()}
 
     @classmethod
-    def of(cls, transforms: Transforms, rows: SourceSpec, views: Iterable[FeatureViewSpec]) -> "InputSchema":
+    def of(cls, transforms: Transforms, rows: SourceSpec, views: Sequence[FeatureViewSpec]) -> "InputSchema":
+        features = {view.name: {name: f.default for name, f in view.features.items()} for view in views}
         described = tuple(
-            ViewSchema(
-                view.name,
-                view.entity or "",
-                rows.columns[view.entity or ""].type,
-                {name: f.default for name, f in view.features.items()},
-            )
+            ViewSchema(view.name, view.entity, rows.columns[view.entity].type, features[view.name])
             for view in views
+            if view.entity and not view.rows
         )
-        looked_up = {name for view in described for name in view.features}
-        request = {name: rows.columns[name].type for name in transforms.required_columns if name not in looked_up}
-        return cls(request, described)
+        rolling = {view.name: features[view.name] for view in views if view.rows}
+        computed = {name for of_view in features.values() for name in of_view}
+        request = {name: rows.columns[name].type for name in transforms.required_columns if name not in computed}
+        return cls(request, described, rolling)
 
     def to_json(self) -> bytes:
         views = [asdict(v) for v in self.views]
-        return json.dumps({"request": self.request, "views": views}, indent=1).encode()
+        return json.dumps({"request": self.request, "views": views, "rolling": self.rolling}, indent=1).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "InputSchema":
         content = json.loads(text)
-        return cls(content["request"], tuple(ViewSchema(**view) for view in content["views"]))
+        views = tuple(ViewSchema(**view) for view in content["views"])
+        return cls(content["request"], views, content.get("rolling", {}))  # bundles from before rolling views have none
 
 
 @dataclass(frozen=True)
@@ -183,5 +187,5 @@ Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"
 {figures}
 
 Looked up by id: {", ".join(f"{view.name} ({view.entity})" for view in schema.views) or "nothing"}.
-Given in the request: {", ".join(schema.request) or "nothing"}. Model inputs: {len(transforms.names)}.
+Given in the request: {", ".join(schema.request) or "nothing"}. Computed per event, not online: {", ".join(schema.rolling) or "nothing"}. Model inputs: {len(transforms.names)}.
 """

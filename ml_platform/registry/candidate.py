@@ -19,7 +19,7 @@ def train_candidate(
     spec: ModelSpec,
     training_date: date,
     rows: SourceSpec,
-    snapshot_views: Sequence[FeatureViewSpec],
+    daily_views: Sequence[FeatureViewSpec],
     request_views: Sequence[FeatureViewSpec],
     training_set: pa.Table,
     training_set_hash: str,
@@ -34,7 +34,7 @@ def train_candidate(
     """
     parts = split_columns(training_set, f"{spec.name}/candidate [{training_date}]")
     transforms = Transforms.fit(
-        tuple(name for view in snapshot_views for name in view.features),
+        tuple(name for view in daily_views for name in view.features),
         {name: feature.expression or "" for view in request_views for name, feature in view.features.items()},
         parts.train,
     )
@@ -47,7 +47,7 @@ def train_candidate(
         spec,
         trainer,
         transforms,
-        bundle.InputSchema.of(transforms, rows, snapshot_views),
+        bundle.InputSchema.of(transforms, rows, daily_views),
         binary_metrics(held_out[1], trainer.predict(held_out[0])),
         training_manifest(spec, candidate, training_date, inputs, training_set_hash),
     )

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
 MANIFEST = "_manifest.json"
+MANIFEST_READS = 4
 READERS = 16  # manifests that are read at once: on S3 each takes a round trip
 CHUNK_BYTES = 4 << 20
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -76,11 +78,13 @@ class Lake:
         filesystem: pafs.FileSystem,
         root: str,
         clock: Callable[[], datetime],
+        put: Callable[[str, bytes | Path], None] | None = None,
         delete: Callable[[str], None] | None = None,
     ) -> None:
-        """`delete` removes one file, in place of the file system's own way."""
+        """`put` writes one file so that it appears whole, and `delete` removes one; both in place of the file system's own way."""
         self.filesystem = filesystem
-        self.renames = isinstance(filesystem, pafs.LocalFileSystem)
+        self.is_local = isinstance(filesystem, pafs.LocalFileSystem)
+        self.put = put or self._write_and_rename
         self.root = root.rstrip("/")
         self.clock = clock
         self.delete = delete or filesystem.delete_file
@@ -106,23 +110,38 @@ class Lake:
             options["access_key"], options["secret_key"] = credentials
         client = boto3.client("s3", **client_options(settings))
 
+        def put(path: str, content: bytes | Path) -> None:  # Arrow's own takes three requests, and is not one write
+            bucket, _, key = path.partition("/")
+            with _as_os_errors():
+                if isinstance(content, bytes):
+                    client.put_object(Bucket=bucket, Key=key, Body=content)
+                else:
+                    client.upload_file(str(content), bucket, key)
+
         def delete(path: str) -> None:  # Arrow's own would put a marker object in place of the file's folder
             bucket, _, key = path.partition("/")
-            client.delete_object(Bucket=bucket, Key=key)
+            with _as_os_errors():
+                client.delete_object(Bucket=bucket, Key=key)
 
-        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, delete)
+        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def manifest(self, key: str, day: date) -> Manifest | None:
         """The partition's manifest; None if there is no such partition."""
         path = f"{self._folder(key, day)}/{MANIFEST}"
-        with self._translated(keys.partition(key, day)):
+        for attempt in range(MANIFEST_READS):
             try:
                 with self.filesystem.open_input_stream(path) as stream:
                     return Manifest.from_json(stream.readall())
             except FileNotFoundError:
                 return None
+            except (OSError, ValueError) as error:  # some S3 servers answer a reader with half of what is being written
+                if attempt == MANIFEST_READS - 1:
+                    subject, problem = keys.partition(key, day), f"its manifest in {self.root} cannot be read: {error}"
+                    raise LakeError(subject, problem, "look after ML_PLATFORM_LAKE") from error
+                time.sleep(0.1 * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def require(self, key: str, day: date) -> Manifest:
         """Like `manifest`, but a missing partition is an error."""
@@ -136,9 +155,12 @@ class Lake:
     def manifests(self, key: str, days: Iterable[date]) -> dict[date, Manifest]:
         """Manifests of those of the days that exist."""
         asked = list(days)
-        with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(lambda day: self.manifest(key, day), asked)
-            return {day: manifest for day, manifest in zip(asked, found, strict=True) if manifest is not None}
+        if self.is_local or len(asked) < 2:  # a local file is read sooner than a thread starts
+            found = [self.manifest(key, day) for day in asked]
+        else:
+            with ThreadPoolExecutor(READERS) as pool:
+                found = list(pool.map(lambda day: self.manifest(key, day), asked))
+        return {day: manifest for day, manifest in zip(asked, found, strict=True) if manifest is not None}
 
     def days(self, key: str) -> list[date]:
         """All days of a table that exist, in time order."""
@@ -304,19 +326,20 @@ class Lake:
         return sum(found.values())
 
     def _put(self, path: str, content: bytes | Path) -> None:
-        """Write a file so that it appears whole. S3 does so by itself; on a file system it takes a rename."""
-        target = f"{Path(path).parent}/.{uuid4().hex}" if self.renames else path
+        """Write a file so that it appears whole."""
         with self._translated(path):
-            if self.renames:
-                self.filesystem.create_dir(str(Path(path).parent), recursive=True)
-            with self.filesystem.open_output_stream(target) as stream:
-                if isinstance(content, bytes):
-                    stream.write(content)
-                else:
-                    with content.open("rb") as file:
-                        shutil.copyfileobj(file, stream, CHUNK_BYTES)
-            if self.renames:
-                self.filesystem.move(target, path)
+            self.put(path, content)
+
+    def _write_and_rename(self, path: str, content: bytes | Path) -> None:
+        hidden = f"{Path(path).parent}/.{uuid4().hex}"
+        self.filesystem.create_dir(str(Path(path).parent), recursive=True)
+        with self.filesystem.open_output_stream(hidden) as stream:
+            if isinstance(content, bytes):
+                stream.write(content)
+            else:
+                with content.open("rb") as file:
+                    shutil.copyfileobj(file, stream, CHUNK_BYTES)
+        self.filesystem.move(hidden, path)
 
     def _delete(self, path: str) -> None:
         with self._translated(path):
@@ -339,6 +362,18 @@ class Lake:
             raise LakeError(
                 subject, f"the lake at {self.root} failed: {error}", "look after ML_PLATFORM_LAKE"
             ) from error
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Trouble of the S3 client as that of a file system."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise OSError(str(error)) from error
 
 
 def _part(content_hash: str) -> str:

@@ -19,7 +19,7 @@ from ml_platform.data.quarantine import Account, Decision
 from ml_platform.resources.lake import Input, Lake, Manifest
 
 ROWS, DECISION = "rows.parquet", "decision.json"
-ARRIVAL, QUALITY, JUDGED_BY = "arrival", "quality", "judged_by"
+ARRIVAL, QUALITY, JUDGED_BY, FAILED = "arrival", "quality", "judged_by", "failed_checks"
 REMOVED = "removed"  # the quality of a day whose partition retention took away
 
 
@@ -48,7 +48,7 @@ def look_back(lake: Lake, catalog: Catalog, source: SourceSpec, day: date) -> tu
     for column, key, days in looks_back_on(catalog, source, day):
         there = lake.manifests(key, days)
         inputs += [manifest.as_input(key, on) for on, manifest in there.items()]
-        owner = catalog.sources[key.split("/")[0]]
+        owner = catalog.feeds[key.removesuffix("/raw")]
         rows = lake.dataset(key, there, arrow_schema(owner)) if there else None
         if column is None:
             recent = rows
@@ -67,15 +67,17 @@ def record(
     url: Callable[[str], str],
     ingested: Ingested,
     judged_by: Sequence[Input],
-    decision: Decision | None,
 ) -> Manifest | None:
     """Write what became of a day: its quarantine, its raw partition, and then the ledger.
 
-    A bad day leaves the raw partition as it was. Dying in between loses nothing: the day is not handled, and made again.
+    A bad day leaves the raw partition as it was, and so does one without objects. Dying in between loses nothing: the ledger
+    is then older than the rest, and the day is made again.
 
     Returns:
         The manifest of the raw partition, if it was written.
     """
+    if not files:  # what was quarantined or written before may be all that is left
+        return None
     objects = [found for found, _ in files]
     own_fault = ingested.quality == "bad" and not any(
         finding.outcome == "error" and finding.offending and finding.check in ACROSS_CHECKS
@@ -85,12 +87,13 @@ def record(
         ARRIVAL: fingerprint(objects),
         QUALITY: ingested.quality,
         JUDGED_BY: "" if own_fault else _digest(judged_by),
+        FAILED: ",".join(ingested.failed),
     }
     inputs = [*(Input(url(found.key), found.etag, found.size) for found in objects), *judged_by]
-    discards = decision is not None and decision.action == "discard"
-    held = {account.object for account in ingested.accounts if account.held and not discards}
     aside: dict[str, bytes | Path] = {
-        f"{number:05d}-{Path(found.key).name}": path for number, (found, path) in enumerate(files) if found.key in held
+        f"{number:05d}-{Path(found.key).name}": path
+        for number, (found, path) in enumerate(files)
+        if found.key in ingested.held
     }
     if ingested.aside is not None:
         aside[ROWS] = ingested.aside.path
@@ -99,9 +102,9 @@ def record(
     written = None
     if ingested.staged is not None:
         written = lake.write_staged(keys.raw(source.name), day, ingested.staged, inputs, tags)
+    lake.write_table(keys.ledger(source.name), day, _table(ingested.accounts), inputs, tags)
     if not aside:
         lake.remove(keys.quarantine(source.name), day)
-    lake.write_table(keys.ledger(source.name), day, _table(ingested.accounts), inputs, tags)
     return written
 
 
@@ -115,10 +118,11 @@ def is_handled(lake: Lake, catalog: Catalog, source: SourceSpec, day: date, cont
         return False
     if ledger.tags[QUALITY] == REMOVED:
         return True
-    if ledger.tags[QUALITY] != "bad":
-        raw = lake.manifest(keys.raw(source.name), day)
-        if raw is None or raw.tags.get(ARRIVAL) != content:
-            return False
+    raw = lake.manifest(keys.raw(source.name), day)
+    if raw is not None and raw.written_at > ledger.written_at:  # its writer died before the ledger
+        return False
+    if ledger.tags[QUALITY] != "bad" and (raw is None or raw.tags.get(ARRIVAL) != content):
+        return False
     if not ledger.tags[JUDGED_BY]:  # bad, whatever other partitions hold
         return True
     return ledger.tags[JUDGED_BY] == _digest(list(_judged_by_now(lake, catalog, source, day, ledger.inputs)))
@@ -134,7 +138,7 @@ def _judged_by_now(
         for on in days:
             if on in there:
                 yield there[on].as_input(key, on)
-            elif (was := before.get(keys.partition(key, on))) and _is_removed(lake, key.split("/")[0], on):
+            elif (was := before.get(keys.partition(key, on))) and _is_removed(lake, key.removesuffix("/raw"), on):
                 yield was
 
 

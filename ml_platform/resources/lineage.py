@@ -18,7 +18,7 @@ ReadManifest = Callable[[str, date], Manifest | None]  # Lake.manifest, or a cac
 
 
 def view_needs(catalog: Catalog, view: FeatureViewSpec, day: date) -> Iterator[PartitionName]:
-    """The raw partitions behind a view's snapshot as of the start of `day`."""
+    """The raw partitions behind a view's day."""
     for source in view.inputs:
         for input_day in input_days(view, catalog.sources[source], day):
             yield keys.raw(source), input_day
@@ -30,7 +30,7 @@ def training_needs(catalog: Catalog, spec: ModelSpec, training_date: date) -> It
     for day in used.days:
         yield keys.raw(spec.entity_rows), day
         yield keys.raw(spec.label.source), day
-        for view in catalog.snapshot_views(spec):
+        for view in catalog.daily_views(spec):
             yield keys.feature_view(view.name), day
 
 
@@ -55,7 +55,7 @@ def required_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input]:
 
 
 def view_is_current(read: ReadManifest, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
-    """Whether the snapshot exists and was computed from what its raw partitions hold now."""
+    """Whether the view's day exists and was computed from what its raw partitions hold now."""
     manifest = read(keys.feature_view(view.name), day)
     if manifest is None:
         return False
@@ -65,19 +65,20 @@ def view_is_current(read: ReadManifest, catalog: Catalog, view: FeatureViewSpec,
 def training_fingerprint(lake: Lake, catalog: Catalog, spec: ModelSpec, training_date: date) -> str | None:
     """Digest over all inputs of a training as of a date.
 
-    None while one is missing or a snapshot is not current, and while the snapshot as of the training date itself, which
+    None while one is missing or a view's day is not current, and while the snapshot as of the training date itself, which
     serving will look up, is not there. Days before the rows' source began do not count as missing data: such a training
     is never due.
     """
     used = windows(spec.training, catalog.label_delay(spec), training_date)
     if used.train[0] < catalog.sources[spec.entity_rows].start_date:
         return None
-    read = cache(lake.manifest)  # the windows of neighbouring days overlap: each raw day is behind many snapshots
+    read = cache(lake.manifest)  # the windows of neighbouring days overlap: each raw day is behind many days of views
     inputs = current_inputs(read, training_needs(catalog, spec, training_date))
     if inputs is None:
         return None
-    views, days = catalog.snapshot_views(spec), [training_date, *used.days]
-    if not all(view_is_current(read, catalog, view, day) for view in views for day in days):
+    looked_up = [(view, training_date) for view in catalog.snapshot_views(spec)]
+    joined = [(view, day) for view in catalog.daily_views(spec) for day in used.days]
+    if not all(view_is_current(read, catalog, view, day) for view, day in [*looked_up, *joined]):
         return None
     return inputs_fingerprint(inputs)
 

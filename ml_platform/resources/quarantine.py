@@ -9,9 +9,9 @@ from ml_platform.core import keys
 from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import SourceSpec
 from ml_platform.data.landing import Origin, fingerprint
-from ml_platform.data.quarantine import Account, Decision, Kept, summary
+from ml_platform.data.quarantine import UNDISCARDABLE, Account, Decision, Kept, summary
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.ledger import ARRIVAL, QUALITY, ROWS, accounts_of, decide
+from ml_platform.resources.ledger import ARRIVAL, FAILED, QUALITY, ROWS, accounts_of, decide
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
@@ -26,6 +26,7 @@ class Quarantine:
     quality: str
     since: str
     fingerprint: str
+    failed: tuple[str, ...]
     accounts: tuple[Account, ...]
     kept: Kept
     rows: "pads.Dataset | None"
@@ -37,7 +38,10 @@ class Quarantine:
 
 def days_in_quarantine(lake: Lake, source: str) -> Iterator[Quarantine]:
     for day in lake.days(keys.quarantine(source)):
-        yield in_quarantine(lake, source, day)
+        aside, ledger = lake.manifest(keys.quarantine(source), day), lake.manifest(keys.ledger(source), day)
+        # Otherwise the day is being made at this moment, or will be again.
+        if aside and ledger and aside.tags[ARRIVAL] == ledger.tags[ARRIVAL] and ledger.written_at >= aside.written_at:
+            yield in_quarantine(lake, source, day)
 
 
 def in_quarantine(lake: Lake, source: str, day: date) -> Quarantine:
@@ -63,6 +67,7 @@ def in_quarantine(lake: Lake, source: str, day: date) -> Quarantine:
         ledger.tags[QUALITY],
         manifest.written_at,
         ledger.tags[ARRIVAL],
+        tuple(filter(None, ledger.tags.get(FAILED, "").split(","))),
         accounts,
         summary(accounts, reasons),
         rows,
@@ -80,6 +85,9 @@ def decide_about(lake: Lake, origin: Origin, source: SourceSpec, found: Quaranti
         again = f"ml-platform quarantine show {source.name} {day} once it was"
         problem = "what is landed for this day has changed since it was judged; it is judged anew by itself"
         raise LakeError(found.subject, problem, again)
+    if decision.action == "discard" and {*found.failed} <= {*UNDISCARDABLE}:
+        problem = "no single row is to blame for the number of rows"
+        raise LakeError(found.subject, problem, f"ml-platform quarantine release {source.name} {day} --reason ...")
     if decision.action == "release" and found.kept.is_stuck:
         discard = f"ml-platform quarantine discard {source.name} {day} --reason ..."
         problem = f"none of it has rows that could be released ({found.kept.words})"

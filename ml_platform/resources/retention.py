@@ -53,7 +53,7 @@ class _Behind:
 
 def tables(lake: Lake, catalog: Catalog) -> Iterator[Table]:
     """Every table that `keep_days` is about. A raw day goes together with its quarantine."""
-    for source in catalog.sources.values():
+    for source in {**catalog.sources, **catalog.feeds}.values():
         raw, aside = lake.sizes(keys.raw(source.name)), lake.sizes(keys.quarantine(source.name))
         both = {day: raw.get(day, 0) + aside.get(day, 0) for day in {*raw, *aside}}
         yield Table(keys.raw(source.name), source.keep_days, both)
@@ -106,7 +106,7 @@ def next_uses(lake: Lake, catalog: Catalog) -> Iterator[Use]:
         if known:
             needs = view_needs(catalog, view, max(known) + ONE_DAY)
             yield Use(f"the next snapshot of {view.name} needs it", _names(needs))
-    for source in catalog.sources.values():
+    for source in catalog.feeds.values():
         if last := newest(source.name):
             needs = {(key, day) for _, key, days in looks_back_on(catalog, source, last + ONE_DAY) for day in days}
             yield Use(f"the next day of {source.name} is judged by it", _names(needs))
@@ -117,7 +117,7 @@ def apply(lake: Lake, catalog: Catalog, registry: Registry, shown: Iterable[Span
 
     A day of a source is marked in its ledger first: what is landed for it then is not ingested again, whenever this stops.
     """
-    sources = {keys.raw(name): name for name in catalog.sources}
+    sources = {keys.raw(name): name for name in catalog.feeds}
     gone = doomed(shown) & doomed(plan(lake, catalog, registry))  # a version may have been registered meanwhile
     for key, day in sorted(gone):
         if source := sources.get(key):
@@ -138,7 +138,7 @@ def mark_removed(lake: Lake, source: str, day: date) -> None:
 
 def all_keys(catalog: Catalog) -> Iterator[str]:
     """Every table of the lake, those without retention included."""
-    for source in catalog.sources:
+    for source in {**catalog.sources, **catalog.feeds}:
         yield from (named(source) for named in (keys.raw, keys.quarantine, keys.ledger, keys.decisions))
     yield from (keys.feature_view(view.name) for view in catalog.snapshot_views())
     for model in catalog.models:

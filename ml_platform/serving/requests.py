@@ -18,9 +18,15 @@ def from_entities(schema: InputSchema, rows: Sequence[Row], store: OnlineStore) 
     """Columns for rows that give ids and request columns; features are looked up, defaults where an id is unknown.
 
     Raises:
-        RequestError: naming row and field, if one is missing, unknown or of the wrong type.
+        RequestError: naming row and field, if one is missing, unknown or of the wrong type; naming the rolling views, if
+            the model has any.
         FeatureError: if the online store cannot be read.
     """
+    if schema.rolling:
+        problem = f"{', '.join(schema.rolling)} has features of single events, which cannot be looked up by id"
+        raise RequestError(
+            "field 'entities'", problem, "send `rows` with every feature; GET /models/<model> lists them"
+        )
     _only(rows, [*schema.entities, *schema.request])
     columns = {name: _request_column(rows, name, type_) for name, type_ in schema.request.items()}
     for view in schema.views:

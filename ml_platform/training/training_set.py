@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
-from ml_platform.features.point_in_time import as_of_column, join_snapshots
+from ml_platform.features.point_in_time import as_of_column, join_events, join_snapshots
 from ml_platform.features.views import as_table, connect
 from ml_platform.training.windows import Windows
 
@@ -40,7 +40,7 @@ def assemble(
     label_source: SourceSpec,
     label_column: str,
     views: Sequence[FeatureViewSpec],
-    snapshots: "Mapping[str, pads.Dataset | pa.Table]",
+    features: "Mapping[str, pads.Dataset | pa.Table]",
     split: Windows,
 ) -> pa.Table:
     """Join rows with labels and point-in-time features.
@@ -54,8 +54,9 @@ def assemble(
     left, known = as_table(rows), as_table(labels)
     right = known.select(*label_source.key, **{LABEL: known[label_column]})
     joined = left.inner_join(right, list(label_source.key)).select(*left.columns, LABEL)
-    tables = {name: as_table(snapshot) for name, snapshot in snapshots.items()}
-    joined = join_snapshots(joined, row_source.event_time, views, tables)
+    tables = {name: as_table(computed) for name, computed in features.items()}
+    joined = join_snapshots(joined, row_source.event_time, [v for v in views if v.kind == "snapshot"], tables)
+    joined = join_events(joined, row_source, [v for v in views if v.kind == "rolling"], tables)
     is_validation = joined[row_source.event_time] >= start_of(split.validation[0])
     joined = joined.mutate(**{SPLIT: ibis.ifelse(is_validation, "validation", "train")})
     return connect().to_pyarrow(joined.order_by([row_source.event_time, *row_source.key]))

@@ -40,6 +40,8 @@ def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
         "fraud_labels/raw": ["fraud_labels/landed", "transactions/raw"],
         "features/customer_activity": ["transactions/raw"],
         "features/terminal_risk": raw,
+        "features/customer_windows": ["transactions/raw"],
+        "features/terminal_windows": raw,
         "features/online_store": features,
         "fraud_detection/training_set": features + raw,
         "fraud_detection/candidate": ["fraud_detection/training_set"],

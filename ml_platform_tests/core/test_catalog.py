@@ -97,6 +97,81 @@ def test_reference_to_a_missing_feature_view_suggests_the_nearest(tmp_path: Path
     assert "no feature view 'customer_activty'; did you mean `customer_activity`?" in mistake(tmp_path)
 
 
+ROLLING = """\
+type: ml_platform.components.FeatureView
+attributes:
+  name: click_windows
+  kind: rolling
+  rows: clicks
+  entity: user_id
+  function: some.module.function
+  inputs:
+    clicks: {window_days: 3}
+  features:
+    clicks_1d: {}
+"""
+
+
+def test_rolling_view_begins_with_its_rows(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE, "source")
+    write(tmp_path, ROLLING, "view")
+    catalog = load_catalog(tmp_path)
+    assert catalog.view_start(catalog.views["click_windows"]) == date(2024, 1, 1)
+    assert (catalog.snapshot_views(), catalog.daily_views()) == ([], [catalog.views["click_windows"]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("  rows: clicks\n", "", "2: `attributes`: a rolling view needs rows"),
+        ("  rows: clicks\n", "  rows: clickz\n", "2: `attributes`: inputs has no clickz, whose events get features"),
+        ("clicks: {", "clickz: {", "2: `attributes`: inputs has no clicks, whose events get features"),
+        (
+            "  inputs:\n",
+            "  inputs:\n    clickz: {window_days: 3}\n",
+            "8: `inputs`: no source 'clickz'; did you mean `clicks`?",
+        ),
+        ("entity: user_id", "entity: user", "6: `entity`: no column of clicks 'user'; did you mean `user_id`?"),
+        ("clicks_1d: {}", 'clicks_1d: {expression: "1"}', "expression belongs to request views only, not to clicks_1d"),
+        ("kind: rolling", "kind: snapshot", "a snapshot view has no rows"),
+        ("kind: rolling", "kind: request", "a request view has no entity, rows, function, inputs"),
+    ],
+)
+def test_rolling_view_that_cannot_be_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    write(tmp_path, SOURCE, "source")
+    write(tmp_path, ROLLING.replace(old, new), "view")
+    assert problem in mistake(tmp_path)
+
+
+def test_rolling_view_of_an_entity_that_may_be_null_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE.replace("{type: int32}", "{type: int32, nullable: true}"), "source")
+    path = write(tmp_path, ROLLING, "view")
+    assert mistake(tmp_path).startswith(f"{path}:6: `entity`: user_id may be null")
+
+
+def test_rolling_view_of_rows_that_are_known_late_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE + "  delay_days: 2\n", "source")
+    path = write(tmp_path, ROLLING, "view")
+    assert mistake(tmp_path).startswith(f"{path}:5: `rows`: clicks is known only 2 days after its events")
+
+
+@pytest.mark.parametrize(
+    ("features", "problem"),
+    [
+        ("[click_windows]", "`features`: click_windows has features of clicks, not of transactions"),
+        ("[transaction_request, handbook_request]", "transaction_request and handbook_request both have amount"),
+    ],
+)
+def test_model_whose_views_do_not_fit_is_refused(tmp_path: Path, features: str, problem: str) -> None:
+    for path in DEFS.rglob("defs.yaml"):
+        if "models" not in path.parts:
+            write(tmp_path, path.read_text(), path.parent.name)
+    write(tmp_path, SOURCE, "clicks")
+    write(tmp_path, ROLLING, "click_windows")
+    write(tmp_path, MODEL.replace("[customer_activity]", features), "fraud_copy")
+    assert problem in mistake(tmp_path)
+
+
 def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, SOURCE, "one")
     write(tmp_path, SOURCE, "two")

@@ -61,6 +61,7 @@ class World:
     ledger: dict[Day, tuple[str, list[tuple[Day, str]]]] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
     runs: list[Run] = field(default_factory=list)
+    ended: set[Day] = field(default_factory=set)
     run_keys: set[str] = field(default_factory=set)
     asked: Counter[Day] = field(default_factory=Counter)
     looks: list[Look] = field(default_factory=list)
@@ -126,6 +127,7 @@ class World:
         for number, which in enumerate(run.days[:days]):
             self.ledger[which] = run.read if run.read and number == 0 else self.as_it_is(which)
         self.runs.remove(run)
+        self.ended |= set(run.days)
 
     def end_all(self) -> None:
         for run in list(self.runs):
@@ -137,8 +139,9 @@ class World:
         """One tick of the sensor, in which what must never happen did not."""
         self.now += TICK_SECONDS
         busy, before, calls = self.busy, self.cursor, len(self.listed)
+        ended, self.ended = self.ended, set()
         seen = look(self.sources, Watch.from_json(before), self.list_page, self.budget, self.today)
-        made = plan(self.sources, seen, self.is_handled, busy, self.now)
+        made = plan(self.sources, seen, self.is_handled, busy, ended, self.now)
         assert len(self.listed) - calls <= self.budget
         assert Watch.from_json(made.watch.to_json()) == made.watch
         assert not any(set(made.watch.seen[name]) & set(made.watch.pending[name]) for name in self.sources)
@@ -708,6 +711,28 @@ def test_days_that_refer_to_a_day_are_asked_again_when_it_arrives_or_changes() -
     assert {which[1]: times for which, times in world.asked.items() if which[0] == "a"} == {
         on(n): 3 if n in (3, 4) else 1 for n in range(6)
     }
+
+
+def test_run_by_hand_has_those_that_look_back_on_its_day_asked() -> None:
+    """Nothing landed: a decision about the quarantine has changed what the day is."""
+    world = World.of(source("a", b=1), source("b"))
+    for name in "ab":
+        world.put(name, 0)
+    world.settle()
+    content, _ = world.ledger["a", on(0)]
+    world.ledger["a", on(0)] = (content, [])  # it was judged by something else
+    assert world.tick() == ()
+    world.ended = {("b", on(0))}
+    assert ranges(world.tick()) == [("a", 0, 0)]
+
+
+def test_run_by_hand_that_died_is_asked_for_again() -> None:
+    world = World.of(source("a"))
+    world.put("a", 0)
+    world.settle()
+    world.ledger["a", on(0)] = ("of another content", [])
+    world.ended = {("a", on(0))}
+    assert ranges(world.tick()) == [("a", 0, 0)]
 
 
 def test_found_day_that_is_handled_has_those_that_look_back_on_it_asked() -> None:

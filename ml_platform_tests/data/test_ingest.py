@@ -4,6 +4,7 @@ import gzip
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 from ml_platform.core import digest
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import ColumnSpec, PolicySpec, ReferenceSpec, RowCountSpec, SourceSpec
-from ml_platform.data import passage
-from ml_platform.data.contract import arrow_schema
+from ml_platform.data import formats, passage
+from ml_platform.data.contract import CHECKS, arrow_schema
 from ml_platform.data.findings import Finding, Rules
 from ml_platform.data.ingest import Ingested, LandedFile, LookBack, ingest
 from ml_platform.data.landing import LandedObject
@@ -29,7 +30,7 @@ DAY = date(2018, 4, 1)
 TIME = datetime(2018, 4, 1, tzinfo=UTC)
 QUARANTINE = PolicySpec(on_failure="quarantine", up_to=0.5)
 RELEASE, DISCARD = (
-    Decision(action, "f", "looked at it", "ada", "2024-01-01")  # type: ignore[arg-type]
+    Decision(action, "f", tuple(set(CHECKS) - {"row_count_is_normal"}), "looked at it", "ada", "2024-01-01")  # type: ignore[arg-type]
     for action in ("release", "discard")
 )
 
@@ -327,6 +328,54 @@ def test_typed_times_without_a_zone_are_utc_and_other_zones_are_converted(source
         assert found["tx_datetime"][1].as_py() == TIME + timedelta(minutes=1)
 
 
+@pytest.mark.parametrize(("values", "kind"), [([2**63, 1], pa.uint64()), ([2**64 - 1, 1], pa.uint64())])
+def test_unsigned_number_that_would_turn_negative_does_not_fit(
+    source: SourceSpec, values: list[int], kind: pa.DataType
+) -> None:
+    outcome = look(source, rows(2, transaction_id=pa.array(values, kind)))
+    assert only_failure(outcome)[:2] == ("values_fit_their_types", 1)
+
+
+def test_column_that_json_mentions_late_is_not_lost(source: SourceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 64)
+    columns = {**source.columns, "note": ColumnSpec(type="string", nullable=True)}
+    plain = '{"transaction_id": %d, "tx_datetime": "2018-04-01", "customer_id": 1, "terminal_id": 2, "tx_amount": 3}\n'
+    noted = plain.replace("}", ', "note": "x"}')
+    lines = "".join(plain % n for n in range(50)) + noted % 50
+    outcome = look(source.model_copy(update={"columns": columns}), ("jsonl", b"\xef\xbb\xbf" + lines.encode()))
+    assert outcome.table is not None, outcome.failed
+    assert outcome.table["note"].to_pylist() == [*[None] * 50, "x"]
+
+
+def test_quote_that_is_not_closed_does_not_swallow_lines(source: SourceSpec) -> None:
+    columns = {**source.columns, "note": ColumnSpec(type="string")}
+    lines = f'{CSV[:-1]},note\n1,2018-04-01,1,2,3,"a\n2,2018-04-01,1,2,3,b\n'
+    check, _, words = only_failure(look(source.model_copy(update={"columns": columns}), ("csv", lines.encode())))
+    assert check == "objects_are_readable"
+    assert "a quoted field is not closed" in words
+
+
+@pytest.mark.parametrize("name", ["position", "_position"])
+def test_columns_may_have_names_that_we_use_ourselves(source: SourceSpec, name: str) -> None:
+    if name.startswith("_"):
+        outcome = look(source.model_copy(update={"new_columns": "adopt"}), rows(1).append_column(name, pa.array([1])))
+        assert only_failure(outcome)[0] == "schema_conforms"
+        return
+    columns = {**source.columns, name: ColumnSpec(type="int64")}
+    keeping = with_policy(source, "keys_are_unique", columns=columns)
+    table = rows(4, transaction_id=[1, 2, 2, 9]).append_column(name, pa.array([0, 1, 3, 7]))
+    outcome = look(keeping, table)
+    assert outcome.ids == [1, 2, 9]
+
+
+def test_row_with_values_that_are_no_text_is_set_aside(source: SourceSpec) -> None:
+    keeping = with_policy(source, "values_are_allowed", new_columns="adopt")
+    table = amounts(-1, 2).append_column("items", pa.array([[1, 2], [3]]))
+    outcome = look(keeping, table)
+    assert outcome.aside is not None
+    assert outcome.aside[0]["items"] == "[1, 2]"
+
+
 def test_nanoseconds_that_would_be_lost_do_not_fit(source: SourceSpec) -> None:
     times = pa.array([1_522_540_800_000_000_001], pa.timestamp("ns"))
     assert only_failure(look(source, rows(1, tx_datetime=times)))[0] == "values_fit_their_types"
@@ -334,7 +383,7 @@ def test_nanoseconds_that_would_be_lost_do_not_fit(source: SourceSpec) -> None:
 
 @pytest.mark.parametrize(
     ("column", "text"),
-    [("customer_id", "1.5"), ("customer_id", "3000000000"), ("customer_id", "x"), ("tx_amount", "12,5"), ("tx_datetime", "yesterday")],
+    [("customer_id", "0x10"), ("tx_datetime", "infinity"), ("tx_datetime", "2018-04-01 00:00:00.123456789"), ("customer_id", "1.5"), ("customer_id", "3000000000"), ("customer_id", "x"), ("tx_amount", "12,5"), ("tx_datetime", "yesterday")],
 )  # fmt: skip
 def test_text_that_is_not_of_its_type(source: SourceSpec, column: str, text: str) -> None:
     values = {
@@ -504,6 +553,33 @@ def test_discarded_rows_are_gone_and_accounted_for(source: SourceSpec, policy: P
 def test_what_cannot_be_read_cannot_be_released(source: SourceSpec) -> None:
     assert look(source, rows(), b"junk", decision=RELEASE).quality == "bad"
     assert look(source, rows(), b"junk", decision=DISCARD).quality == "good"
+
+
+def test_day_of_which_everything_is_discarded_is_empty(source: SourceSpec) -> None:
+    outcome = look(source, b"junk", decision=DISCARD)
+    assert (outcome.quality, outcome.ids) == ("degraded", [])
+
+
+def test_decision_is_about_the_checks_that_had_failed_then(source: SourceSpec) -> None:
+    decision = replace(RELEASE, checks=("values_are_allowed",))
+    assert look(source, amounts(-1, 2), decision=decision).ids == [0, 1]
+    assert only_failure(look(source, amounts(-1, 2), rows(1), decision=decision))[0] == "keys_are_unique"
+
+
+def test_rows_that_are_discarded_and_rows_that_are_kept_are_told_apart(source: SourceSpec) -> None:
+    policies = {"values_are_allowed": QUARANTINE, "keys_are_unique": QUARANTINE}
+    both = source.model_copy(update={"policies": policies})
+    outcome = look(both, amounts(-1, 2, 3), rows(2), decision=replace(DISCARD, checks=("values_are_allowed",)))
+    assert outcome.aside is not None
+    assert [row["transaction_id"] for row in outcome.aside] == ["1"]
+    assert [(a.written, a.quarantined, a.discarded) for a in outcome.ingested.accounts] == [(2, 0, 1), (1, 1, 0)]
+
+
+def test_number_of_rows_can_be_released_but_not_discarded(source: SourceSpec) -> None:
+    strict = with_policy(source, "row_count_is_normal", PolicySpec(), row_count=RowCountSpec(max=5))
+    about = {"checks": ("row_count_is_normal",)}
+    assert look(strict, rows(6), decision=replace(RELEASE, **about)).ids == list(range(6))
+    assert look(strict, rows(6), decision=replace(DISCARD, **about)).quality == "bad"
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
-from datetime import date
+from datetime import date, timedelta
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 import pytest
 
+from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.errors import FeatureError, SpecError
 from ml_platform.core.spec import ColumnSpec, FeatureSpec, FeatureViewSpec, SourceSpec, ViewInputSpec
-from ml_platform.features.views import ViewInput, compute_snapshot, input_days
+from ml_platform.features.views import ViewInput, compute_rolling, compute_snapshot, input_days
 
 SOURCE = SourceSpec(
     name="clicks",
@@ -67,3 +68,69 @@ def test_view_with_two_rows_for_an_entity_is_refused() -> None:
 def test_function_that_cannot_be_imported_names_the_field() -> None:
     with pytest.raises(SpecError, match="mend `function`"):
         compute(view("nothing"))
+
+
+# --- rolling ----------------------------------------------------------------------------------------------------------
+
+ON_TIME = SOURCE.model_copy(update={"delay_days": 0})
+DAY = date(2024, 1, 10)
+AT = [start_of(day) for day in (DAY - ONE_DAY, DAY, DAY + ONE_DAY)]
+LATER = AT[1] + timedelta(hours=1)
+EVENTS = pa.table(
+    {"id": [1, 2, 5, 3, 4], "user": [7] * 5, "at": pa.array([AT[0], LATER, AT[1], AT[1], AT[2]], ROWS["at"].type)}
+)
+
+
+def per_event(clicks: ViewInput) -> ir.Table:
+    rows = clicks.table
+    return rows.mutate(n=(rows.id == 3).ifelse(5, None))
+
+
+def lossy(clicks: ViewInput) -> ir.Table:
+    return per_event(clicks).filter(ibis._.id != 3)
+
+
+def doubling(clicks: ViewInput) -> ir.Table:
+    return per_event(clicks).union(per_event(clicks))
+
+
+def without_key(clicks: ViewInput) -> ir.Table:
+    return per_event(clicks).drop("id")
+
+
+def rolling_view(function: str) -> FeatureViewSpec:
+    return FeatureViewSpec.model_validate(
+        view(function).model_dump() | {"kind": "rolling", "entity": None, "rows": "clicks"}
+    )
+
+
+def rolling(function: str) -> pa.Table:
+    return compute_rolling(rolling_view(function), DAY, {"clicks": ON_TIME}, {"clicks": EVENTS})
+
+
+def test_rolling_day_has_its_own_events_sorted_by_time_and_key_with_defaults_for_nulls() -> None:
+    expected = [(3, AT[1], 5), (5, AT[1], 0), (2, LATER, 0)]
+    assert rolling("per_event").to_pylist() == [{"id": id_, "at": at, "n": n} for id_, at, n in expected]
+
+
+def test_rolling_view_without_known_rows_is_empty() -> None:
+    assert compute_rolling(rolling_view("per_event"), DAY, {"clicks": ON_TIME}, {}).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        ("without_key", "without_key does not return id"),
+        ("lossy", "lossy returns 2 rows, 2 by id, for 3 events"),
+        ("doubling", "doubling returns 6 rows, 3 by id, for 3 events"),
+    ],
+)
+def test_rolling_view_that_does_not_return_each_event_once_is_refused(function: str, problem: str) -> None:
+    with pytest.raises(FeatureError, match=rf"features/activity \[2024-01-10\]: .*{problem}"):
+        rolling(function)
+
+
+def test_rolling_day_reads_up_to_itself_less_the_delay() -> None:
+    spec = rolling_view("per_event")
+    assert [d.day for d in input_days(spec, ON_TIME, DAY)] == [8, 9, 10]
+    assert [d.day for d in input_days(spec, SOURCE, DAY)] == [6, 7, 8]

@@ -314,7 +314,7 @@ def test_types_are_kept_with_nulls_unicode_and_undeclared_columns(database: Data
     )
     columns = {"id": "int64", "seen_at": "timestamp", "amount": "float64", "ratio": "float64", "active": "bool"}
     source = a_source(
-        columns={name: {"type": kind, "nullable": True} for name, kind in columns.items()},
+        columns={name: {"type": kind, "nullable": name != "id"} for name, kind in columns.items()},
         origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"},
     )
     rows = fetched(opened(database, source), source, date(2024, 3, 1), tmp_path)

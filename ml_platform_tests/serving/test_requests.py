@@ -1,5 +1,6 @@
 """Requests become columns, or an error that names row and field."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,22 @@ def test_features_are_looked_up_and_unknown_or_null_ones_get_their_defaults(stor
     assert columns["clicks"].tolist() == [3.0, -1.0, -1.0]
     assert columns["age"].tolist() == [1.0, 2.0, 0.0]
     assert columns["amount"].tolist() == [5.0, 5.0, 5.0]
+
+
+def test_model_with_rolling_features_answers_full_rows_and_says_so_to_ids(store: OnlineStore) -> None:
+    schema = InputSchema(SCHEMA.request, SCHEMA.views, {"click_windows": {"clicks_1d": -2.0}})
+    assert InputSchema.from_json(schema.to_json()) == schema
+    assert from_rows(schema, [{**ROW, "clicks_1d": None}])["clicks_1d"].tolist() == [-2.0]
+    with pytest.raises(RequestError, match=r"'clicks_1d': is missing"):
+        from_rows(schema, [ROW])
+    with pytest.raises(RequestError, match=r"click_windows has features of single events.*Next: send `rows`"):
+        from_entities(schema, [ENTITY], store)
+
+
+def test_schema_of_a_bundle_from_before_rolling_views_is_read() -> None:
+    content = json.loads(SCHEMA.to_json())
+    del content["rolling"]
+    assert InputSchema.from_json(json.dumps(content).encode()) == SCHEMA
 
 
 def test_full_rows_need_no_store_and_null_is_the_default() -> None:

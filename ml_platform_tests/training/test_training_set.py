@@ -6,6 +6,8 @@ import pytest
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
+from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.features.point_in_time import as_of_column
 from ml_platform.features.views import AS_OF
 from ml_platform.training.training_set import LABEL, SPLIT, assemble, leakage, split_columns
 from ml_platform.training.windows import Windows
@@ -18,7 +20,14 @@ def at(day: int, hour: int = 12) -> datetime:
     return datetime(2018, 5, day, hour, tzinfo=UTC)
 
 
+def rolling_rows(view: FeatureViewSpec) -> pa.Table:
+    """What a rolling view has for transactions 1 and 3; nothing for 2."""
+    times = pa.array([at(1), at(4)], STAMP)
+    return pa.table({"transaction_id": [1, 3], "tx_datetime": times, **{name: [5.0, 6.0] for name in view.features}})
+
+
 def assembled(catalog: Catalog, labels: dict[int, int]) -> pa.Table:
+    rolling = catalog.views["customer_windows"]
     view = catalog.views["customer_activity"]
     rows = pa.table(
         {
@@ -45,7 +54,14 @@ def assembled(catalog: Catalog, labels: dict[int, int]) -> pa.Table:
     )
     source = catalog.sources["transactions"]
     return assemble(
-        rows, source, known, catalog.sources["fraud_labels"], "is_fraud", [view], {view.name: snapshot}, WINDOWS
+        rows,
+        source,
+        known,
+        catalog.sources["fraud_labels"],
+        "is_fraud",
+        [rolling, view],
+        {view.name: snapshot, rolling.name: rolling_rows(rolling)},
+        WINDOWS,
     )
 
 
@@ -58,19 +74,27 @@ def test_rows_have_label_features_of_their_day_and_split(catalog: Catalog) -> No
     assert table["customer_days_since_last"].to_pylist() == [1.0, 30.0, 4.0]
 
 
+def test_rolling_features_are_those_of_the_very_row_and_defaults_stand_in(catalog: Catalog) -> None:
+    table = assembled(catalog, {1: 0, 2: 1, 3: 1})
+    assert table["customer_window_mean_amount_7d"].to_pylist() == [5.0, 0.0, 6.0]
+    assert table["customer_windows__as_of"].to_pylist() == [at(1), None, at(4)]
+
+
 def test_rows_without_label_are_left_out(catalog: Catalog) -> None:
     assert assembled(catalog, {1: 0, 3: 1})["transaction_id"].to_pylist() == [1, 3]
 
 
 def test_leakage_is_nothing_in_a_sound_set_and_found_in_a_broken_one(catalog: Catalog) -> None:
-    views = [catalog.views["customer_activity"]]
+    views = [catalog.views["customer_activity"], catalog.views["customer_windows"]]
     table = assembled(catalog, {1: 0, 2: 1, 3: 1})
     assert not leakage(table, "tx_datetime", views, 7, start_of(date(2018, 5, 12))).found
     early = leakage(table, "tx_datetime", views, 7, start_of(date(2018, 5, 11)))
     assert early.labels_not_yet_known == 1
-    column = "customer_activity__as_of"
-    shifted = table.set_column(table.schema.get_field_index(column), column, pa.array([at(2), None, at(4, 11)], STAMP))
-    assert leakage(shifted, "tx_datetime", views, 7, start_of(date(2018, 5, 12))).features_from_the_future == 1
+    for view in views:
+        column = as_of_column(view.name)
+        times = pa.array([at(2), None, at(4, 11)], STAMP)
+        shifted = table.set_column(table.schema.get_field_index(column), column, times)
+        assert leakage(shifted, "tx_datetime", views, 7, start_of(date(2018, 5, 12))).features_from_the_future == 1
 
 
 def test_part_with_one_class_only_cannot_be_trained_on(catalog: Catalog) -> None:
