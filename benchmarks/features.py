@@ -47,7 +47,7 @@ def features() -> Iterator[Figure]:
         assert_same(ours, bare)
         assert_same(ours, pandas)
         day = FIRST_DAY + timedelta(days=DAYS - 1)
-        one_day = min(timed(lambda: [one_view(catalog, view, folder, day) for view in WINDOWED]) for _ in range(ROUNDS))
+        one_day = min(timed(lambda: [one_view(catalog, view, folder, day) for view in WINDOWED]) for _ in range(10))
     yield Figure("features.rows", rows, "rows")
     yield Figure("features.ours", elapsed[0], "s")
     yield Figure("features.against_duckdb", elapsed[0] / elapsed[1], "x", 1.5)

@@ -44,7 +44,7 @@ def days_of(catalog: Catalog, target: str, first: date, last: date, today: date)
         StackError: if there is no such target, or it does not have all of the days.
     """
     starts = {keys.raw(source.name): source.start_date for source in {**catalog.sources, **catalog.feeds}.values()}
-    views = {keys.feature_view(view.name): catalog.view_start(view) for view in catalog.snapshot_views()}
+    views = {keys.feature_view(view.name): catalog.view_start(view) for view in catalog.daily_views()}
     chosen = {"raw": starts, "features": views}.get(target) or {
         key: start for key, start in (starts | views).items() if key == target
     }

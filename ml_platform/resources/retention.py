@@ -57,7 +57,7 @@ def tables(lake: Lake, catalog: Catalog) -> Iterator[Table]:
         raw, aside = lake.sizes(keys.raw(source.name)), lake.sizes(keys.quarantine(source.name))
         both = {day: raw.get(day, 0) + aside.get(day, 0) for day in {*raw, *aside}}
         yield Table(keys.raw(source.name), source.keep_days, both)
-    for view in catalog.snapshot_views():
+    for view in catalog.daily_views():
         key = keys.feature_view(view.name)
         yield Table(key, view.keep_days, lake.sizes(key))
     for model in catalog.models.values():
@@ -98,10 +98,10 @@ def next_uses(lake: Lake, catalog: Catalog) -> Iterator[Use]:
         if last := newest(model.entity_rows):
             day, used = last + ONE_DAY, windows(model.training, catalog.label_delay(model), last + ONE_DAY)
             needs = {*training_needs(catalog, model, day)}
-            for view in catalog.snapshot_views(model):
+            for view in catalog.daily_views(model):
                 needs |= {need for on in (day, *used.days) for need in view_needs(catalog, view, on)}
             yield Use(f"the next training of {model.name} needs it", _names(needs))
-    for view in catalog.snapshot_views():
+    for view in catalog.daily_views():
         known = [last for source in view.inputs if (last := newest(source))]
         if known:
             needs = view_needs(catalog, view, max(known) + ONE_DAY)
@@ -140,7 +140,7 @@ def all_keys(catalog: Catalog) -> Iterator[str]:
     """Every table of the lake, those without retention included."""
     for source in {**catalog.sources, **catalog.feeds}:
         yield from (named(source) for named in (keys.raw, keys.quarantine, keys.ledger, keys.decisions))
-    yield from (keys.feature_view(view.name) for view in catalog.snapshot_views())
+    yield from (keys.feature_view(view.name) for view in catalog.daily_views())
     for model in catalog.models:
         yield from _tables_of(model)
 
