@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ml_platform.cli.world import world
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.errors import StackError
-from ml_platform.core.settings import Settings, load_settings
+from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import Backfill, DagsterApi
 from ml_platform.resources.lake import Lake
 
@@ -27,13 +28,12 @@ def backfill(
     wait: Annotated[bool, typer.Option(help="stay until it has ended")] = True,
 ) -> None:
     """Make days of raw or features again, as one run for a whole range. Status 1 if a day could not be made."""
-    settings = load_settings()
-    catalog, today = load_catalog(first_day=settings.first_day), datetime.now(UTC).date()
-    days = days_of(catalog, target, first.date(), last.date(), today)
+    settings, catalog, lake = world()
+    days = days_of(catalog, target, first.date(), last.date(), datetime.now(UTC).date())
     if not wait:
         started = DagsterApi.at(settings).launch_backfill(days)
         print(f"backfill {started} has been asked for: {settings.dagster_url}/runs/b/{started}")
-    elif not make(settings, days):
+    elif not make(settings, lake, days):
         raise typer.Exit(1)
 
 
@@ -61,10 +61,9 @@ def days_of(catalog: Catalog, target: str, first: date, last: date, today: date)
     return {key: (max(start, first), last) for key, start in chosen.items() if start <= last}
 
 
-def make(settings: Settings, days: Days) -> bool:
+def make(settings: Settings, lake: Lake, days: Days) -> bool:
     """Have days made, wait, and print what became of them; True if all were."""
-    api, lake = DagsterApi.at(settings), Lake.at(settings)
-    asked = {key: list(day_range(*bounds)) for key, bounds in days.items()}
+    api, asked = DagsterApi.at(settings), {key: list(day_range(*bounds)) for key, bounds in days.items()}
     # Every write gives a partition files of a new name, so what was written can be told without anybody's clock.
     before = {key: lake.manifests(key, wanted) for key, wanted in asked.items()}
     with console.status("asking Dagster") as status:

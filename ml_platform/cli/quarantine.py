@@ -9,13 +9,12 @@ from rich.table import Table
 
 from ml_platform.cli.backfill import make
 from ml_platform.cli.tables import print_table
+from ml_platform.cli.world import world
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LakeError, StackError
-from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import SourceSpec
 from ml_platform.data.quarantine import Decision
-from ml_platform.resources.lake import Lake
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.quarantine import Quarantine, days_in_quarantine, decide_about, in_quarantine
 
@@ -28,8 +27,7 @@ Reason = Annotated[str, typer.Option(help="why; it is kept with the decision and
 @app.command(name="list")
 def list_days(source: Annotated[str, typer.Option(help="of this source only")] = "") -> None:
     """All days that have something in quarantine."""
-    settings = load_settings()
-    catalog, lake = load_catalog(first_day=settings.first_day), Lake.at(settings)
+    _, catalog, lake = world()
     table = Table("source", "day", "quality", "objects", "rows", "why", "since")
     for name in [_spec(catalog, source).name] if source else catalog.feeds:
         for found in days_in_quarantine(lake, name):
@@ -47,9 +45,8 @@ def show(
     source: Source, day: Day, rows: Annotated[int, typer.Option(min=0, help="how many rows to show")] = 10
 ) -> None:
     """One day: what became of every object, and the first rows with what they broke."""
-    settings = load_settings()
-    spec = _spec(load_catalog(first_day=settings.first_day), source)
-    found = in_quarantine(Lake.at(settings), spec.name, day.date())
+    _, catalog, lake = world()
+    found = in_quarantine(lake, _spec(catalog, source).name, day.date())
     print(f"{found.subject}: {found.quality}, since {found.since}; {found.kept.words}")
     table = Table("object", "bytes", "rows", "written", "quarantined", "discarded", "held, because")
     for one in found.accounts:
@@ -76,9 +73,8 @@ def discard(source: Source, day: Day, reason: Reason) -> None:
 
 def _decide(action: Literal["release", "discard"], source: str, day: date, reason: str) -> None:
     """Write the decision down and have the day made again."""
-    settings = load_settings()
-    spec = _spec(load_catalog(first_day=settings.first_day), source)
-    lake = Lake.at(settings)
+    settings, catalog, lake = world()
+    spec = _spec(catalog, source)
     found = in_quarantine(lake, spec.name, day)
     now = datetime.now(UTC).isoformat()
     decision = Decision(action, found.fingerprint, found.failed, reason, getpass.getuser(), now)
@@ -88,7 +84,7 @@ def _decide(action: Literal["release", "discard"], source: str, day: date, reaso
     if action == "release":
         _tell_what_stays(found)
     try:
-        made = make(settings, {keys.raw(spec.name): (day, day)})
+        made = make(settings, lake, {keys.raw(spec.name): (day, day)})
     except StackError as error:
         print(f"the decision takes effect when {raw} is materialized; that could not be started now: {error}")
         return

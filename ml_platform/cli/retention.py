@@ -7,10 +7,11 @@ import typer
 from rich.table import Table
 
 from ml_platform.cli.tables import print_table
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.cli.world import world
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import consecutive_ranges
 from ml_platform.core.errors import StackError
-from ml_platform.core.settings import Settings, load_settings
+from ml_platform.core.settings import Settings
 from ml_platform.registry.retention import Span
 from ml_platform.resources import retention
 from ml_platform.resources.dagster_api import DagsterApi
@@ -23,14 +24,14 @@ app = typer.Typer(no_args_is_help=True, help="Remove days that are older than ke
 @app.command()
 def plan() -> None:
     """What would be removed, and what is kept and why. Removes nothing."""
-    settings, catalog, lake = _world()
+    settings, catalog, lake = world()
     _show(retention.plan(lake, catalog, Registry.at(settings)), _leftovers(lake, catalog))
 
 
 @app.command()
 def apply(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Remove what the plan says."""
-    settings, catalog, lake = _world()
+    settings, catalog, lake = world()
     registry = Registry.at(settings)
     shown, leftovers = retention.plan(lake, catalog, registry), _leftovers(lake, catalog)
     _show(shown, leftovers)
@@ -59,11 +60,6 @@ def _tell_dagster(settings: Settings, removed: set[tuple[str, date]]) -> None:
         return
     if not forgot:
         print("Dagster goes on showing them as materialized: its storage cannot forget single partitions")
-
-
-def _world() -> tuple[Settings, Catalog, Lake]:
-    settings = load_settings()
-    return settings, load_catalog(first_day=settings.first_day), Lake.at(settings)
 
 
 def _leftovers(lake: Lake, catalog: Catalog) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """`<model>/evaluation`: what a candidate is worth; the gates are its checks."""
 
-import base64
 from datetime import date
 from typing import Any
 
@@ -13,6 +12,7 @@ from ml_platform.components.graph import (
     dependency,
     markdown_table,
     model_attributes,
+    png_metadata,
     training_date_of,
 )
 from ml_platform.components.resources import Tracking
@@ -114,7 +114,7 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
             ),
             "champion": champion,
             "bundle_digest": report.bundle_digest,
-            "curves": dg.MetadataValue.md(f"![curves](data:image/png;base64,{base64.b64encode(png).decode()})"),
+            "curves": png_metadata(png),
         },
         check_results=[_gate_outcome(gate).result() for gate in gates],
     )

@@ -1,5 +1,6 @@
 """What all assets share: keys, the daily calendar, how they follow each other, and how they report."""
 
+import base64
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec
+from ml_platform.resources.lake import Manifest
 
 TOO_MANY_ERRORS = 3  # days of one step; then it is not about the days
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
@@ -142,6 +144,15 @@ class DayOutcome:
     content_hash: str = ""
     unchanged: bool = False
 
+    @classmethod
+    def written(
+        cls, day: date, manifest: Manifest, before: Manifest | None, checks: tuple[CheckOutcome, ...] = (), **more: Any
+    ) -> Self:
+        """A day that was written in place of what was there `before`; `more` goes into its metadata."""
+        metadata = {"dagster/partition_row_count": manifest.rows, "content_hash": manifest.content_hash, **more}
+        unchanged = before is not None and before.content_hash == manifest.content_hash
+        return cls(day, metadata, checks, manifest.content_hash, unchanged)
+
     @property
     def broken(self) -> list[CheckOutcome]:
         return [check for check in self.checks if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR]
@@ -169,32 +180,31 @@ def make_days(
             continue
         state = "broken" if outcomes[-1].broken else "made"
         context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
-    if errors:
-        _record_changed(context, key, [outcome for outcome in outcomes if outcome.metadata is not None])
-        raise errors[0]
-    broken = [outcome for outcome in outcomes if outcome.metadata is None]
     made = [outcome for outcome in outcomes if outcome.metadata is not None]
-    if not broken:
-        for outcome in made:
-            context.add_asset_metadata(dict(outcome.metadata or {}), partition_key=outcome.day.isoformat())
-        known = _known_versions(context, key, made)
-        version = known.get(made[0].day, made[0].content_hash) if len(made) == 1 else None
-        # With the checks inside, they are recorded as checks of this materialization and not of the one before.
-        yield dg.MaterializeResult(
-            check_results=list(_summarized(outcomes)), data_version=dg.DataVersion(version) if version else None
-        )
-        if len(made) > 1:  # Dagster gave all days of the range one new data version
-            _record(context, key, [outcome for outcome in made if outcome.day in known], known)
+    broken = [outcome for outcome in outcomes if outcome.metadata is None]
+    if errors or broken:
+        _record_changed(context, key, made)
+    if errors:
+        raise errors[0]
+    if broken:
+        yield from _summarized(outcomes)
         _report_each_day(context, key, outcomes)
-        return
-    _record_changed(context, key, made)
-    yield from _summarized(outcomes)
-    _report_each_day(context, key, outcomes)
-    reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
-    raise dg.Failure(
-        f"{key}: {len(broken)} of {len(outcomes)} days are broken and were not written. " + " | ".join(reasons[:5]),
-        allow_retries=False,
+        reasons = [f"[{o.day}] {check.name}: {check.description}" for o in broken for check in o.broken]
+        raise dg.Failure(
+            f"{key}: {len(broken)} of {len(outcomes)} days are broken and were not written. " + " | ".join(reasons[:5]),
+            allow_retries=False,
+        )
+    for outcome in made:
+        context.add_asset_metadata(dict(outcome.metadata or {}), partition_key=outcome.day.isoformat())
+    known = _known_versions(context, key, made)
+    version = known.get(made[0].day, made[0].content_hash) if len(made) == 1 else None
+    # With the checks inside, they are recorded as checks of this materialization and not of the one before.
+    yield dg.MaterializeResult(
+        check_results=list(_summarized(outcomes)), data_version=dg.DataVersion(version) if version else None
     )
+    if len(made) > 1:  # Dagster gave all days of the range one new data version
+        _record(context, key, [outcome for outcome in made if outcome.day in known], known)
+    _report_each_day(context, key, outcomes)
 
 
 def _known_versions(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> dict[date, str]:
@@ -285,3 +295,8 @@ def markdown_table(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value).replace("|", "\\|")[:200] for value in row.values()) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def png_metadata(png: bytes) -> dg.MarkdownMetadataValue:
+    """A picture for metadata."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")

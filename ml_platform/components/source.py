@@ -27,19 +27,20 @@ from ml_platform.components.graph import (
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.spec import SEGMENT, ObjectsOrigin, SourceSpec, SqlOrigin
+from ml_platform.core.spec import SEGMENT, SourceSpec
 from ml_platform.data.across import repeated_keys
 from ml_platform.data.contract import CHECKS, arrow_schema
 from ml_platform.data.findings import Finding, Rules
 from ml_platform.data.ingest import Ingested, LandedFile, ingest
 from ml_platform.data.landing import LandedObject, Origin, fingerprint
 from ml_platform.data.staging import Stage
-from ml_platform.resources.lake import Lake, Manifest
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY, decision_on, look_back, record
 from ml_platform.resources.origins import Origins
 
 FETCHES = 8
 UNIQUE = "keys_are_unique"
+KINDS = {"objects": "s3", "sql": "sql"}  # by type of origin; any other is a class of somebody's own
 
 
 class Source(SpecComponent):
@@ -59,42 +60,42 @@ def landed_asset(spec: SourceSpec) -> dg.AssetSpec:
         asset_key(keys.landed(spec.name)),
         partitions_def=daily(spec.start_date),
         group_name=spec.name.split("/")[0],
-        kinds={
-            "s3"
-            if isinstance(spec.origin, ObjectsOrigin)
-            else "sql"
-            if isinstance(spec.origin, SqlOrigin)
-            else "python"
-        },
+        kinds={KINDS.get(spec.origin.type, "python")},
         tags={"stage": "landing"},
         owners=list(spec.owners),
         description=f"Files as the producer put them. {spec.description} Reported by the arrival sensor.",
     )
 
 
+def raw_attributes(spec: SourceSpec, checks: Iterable[str]) -> dict[str, Any]:
+    """What all assets of raw rows have in common."""
+    partitions, key = daily(spec.start_date), asset_key(keys.raw(spec.name))
+    return {
+        "partitions_def": partitions,
+        "check_specs": [
+            dg.AssetCheckSpec(name, asset=key, description=CHECKS[name], blocking=True, partitions_def=partitions)
+            for name in checks
+        ],
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+        "retry_policy": RETRIES,
+        "group_name": spec.name.split("/")[0],
+        "tags": {"stage": "raw"},
+        "owners": list(spec.owners),
+    }
+
+
 def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
-    partitions, key = daily(spec.start_date), keys.raw(spec.name)
+    key = keys.raw(spec.name)
     references = {reference.source: reference.window_days for reference in spec.references.values()}
 
     @dg.asset(
         key=asset_key(key),
+        **raw_attributes(spec, Rules(spec).checks),
         deps=[
             dependency(keys.landed(spec.name)),
             *(dependency(keys.raw(other), days_back(days - 1, 0)) for other, days in references.items()),
         ],
-        partitions_def=partitions,
-        check_specs=[
-            dg.AssetCheckSpec(
-                name, asset=asset_key(key), description=CHECKS[name], blocking=True, partitions_def=partitions
-            )
-            for name in Rules(spec).checks
-        ],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
-        group_name=spec.name.split("/")[0],
         kinds={"parquet", "pandas"},
-        tags={"stage": "raw"},
-        owners=list(spec.owners),
         description=f"Rows that honour the contract. {spec.description}",
     )
     def raw(
@@ -102,7 +103,7 @@ def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
         yield from make_days(context, key, lambda day: ingest_day(spec, day, catalog, origins, lake))
 
-    return raw
+    return raw  # type: ignore[return-value]  # the overload is lost behind **raw_attributes
 
 
 def ingest_day(spec: SourceSpec, day: date, catalog: Catalog, origins: Origins, lake: Lake) -> DayOutcome:
@@ -119,8 +120,7 @@ def ingest_day(spec: SourceSpec, day: date, catalog: Catalog, origins: Origins, 
     checks = tuple(map(_outcome, ingested.findings))
     if manifest is None:
         return DayOutcome(day, None, checks)
-    unchanged = before is not None and before.content_hash == manifest.content_hash
-    return DayOutcome(day, _metadata(manifest, ingested), checks, manifest.content_hash, unchanged)
+    return DayOutcome.written(day, manifest, before, checks, **_metadata(ingested))
 
 
 def fetch_all(origin: Origin, spec: SourceSpec, objects: Sequence[LandedObject], folder: Path) -> list[LandedFile]:
@@ -136,24 +136,14 @@ def fetch_all(origin: Origin, spec: SourceSpec, objects: Sequence[LandedObject],
 
 def united_asset(source: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     """`<source>/raw` of a source with segments: the rows of all of them, once all are there."""
-    partitions, key = daily(source.start_date), keys.raw(source.name)
+    key = keys.raw(source.name)
 
     @dg.asset(
         key=asset_key(key),
+        **raw_attributes(source, [UNIQUE]),
         deps=[dependency(keys.raw(feed.name)) for feed in catalog.feeds_of(source)],
-        partitions_def=partitions,
-        check_specs=[
-            dg.AssetCheckSpec(
-                UNIQUE, asset=asset_key(key), description=CHECKS[UNIQUE], blocking=True, partitions_def=partitions
-            )
-        ],
         automation_condition=FOLLOWS_INPUTS,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        retry_policy=RETRIES,
-        group_name=source.name,
         kinds={"parquet"},
-        tags={"stage": "raw"},
-        owners=list(source.owners),
         description=f"All segments: {', '.join(source.segments)}. {source.description}",
     )
     def united(
@@ -161,7 +151,7 @@ def united_asset(source: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
         yield from make_days(context, key, lambda day: unite(source, day, catalog, lake))
 
-    return united
+    return united  # type: ignore[return-value]  # the overload is lost behind **raw_attributes
 
 
 def unite(source: SourceSpec, day: date, catalog: Catalog, lake: Lake) -> DayOutcome:
@@ -185,25 +175,17 @@ def unite(source: SourceSpec, day: date, catalog: Catalog, lake: Lake) -> DayOut
         quality = "good" if all(part.tags[QUALITY] == "good" for part in parts.values()) else "degraded"
         inputs = [part.as_input(keys.raw(feed), day) for feed, part in parts.items()]
         manifest = lake.write_staged(key, day, staged, inputs, {QUALITY: quality})
-    metadata = {
-        "dagster/partition_row_count": manifest.rows,
-        "content_hash": manifest.content_hash,
-        "quality": quality,
-        "segments": markdown_table([{"segment": feed, "rows": part.rows} for feed, part in parts.items()]),
-    }
-    unchanged = before is not None and before.content_hash == manifest.content_hash
-    return DayOutcome(day, metadata, (check,), manifest.content_hash, unchanged)
+    segments = markdown_table([{"segment": feed, "rows": part.rows} for feed, part in parts.items()])
+    return DayOutcome.written(day, manifest, before, (check,), quality=quality, segments=segments)
 
 
 # --- how it is reported -----------------------------------------------------------------------------------------------
 
 
-def _metadata(manifest: Manifest, ingested: Ingested) -> dict[str, Any]:
+def _metadata(ingested: Ingested) -> dict[str, Any]:
     accounts = ingested.accounts
     table = [{field: value for field, value in asdict(one).items() if field != "etag"} for one in accounts[:20]]
     return {
-        "dagster/partition_row_count": manifest.rows,
-        "content_hash": manifest.content_hash,
         "quality": ingested.quality,
         "objects": len(accounts),
         "bytes": sum(one.bytes for one in accounts),

@@ -106,6 +106,7 @@ def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
     catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec))
     for path, spec in found:
         _check_references(path, spec, catalog)
+    _check_for_circles(found, catalog)
     return catalog
 
 
@@ -235,13 +236,6 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
             known(reference.source, whole - {spec.name}, "other source without segments", f"{field}.source")
             columns = catalog.sources[reference.source].columns
             known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
-        try:
-            TopologicalSorter(
-                {name: {r.source for r in source.references.values()} for name, source in catalog.sources.items()}
-            ).prepare()
-        except CycleError as error:
-            circle = " -> ".join(error.args[1])
-            raise SpecError(str(path), f"references go in a circle: {circle}", "mend `references`") from error
     if isinstance(spec, FeatureViewSpec):
         for source in spec.inputs:
             known(source, catalog.sources, "source", "inputs")
@@ -274,6 +268,17 @@ def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
                     refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
         for entity in catalog.entities(spec):
             known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+
+
+def _check_for_circles(found: list[tuple[Path, BaseModel]], catalog: Catalog) -> None:
+    """No source is judged, however indirectly, by itself."""
+    referred = {name: {r.source for r in source.references.values()} for name, source in catalog.sources.items()}
+    try:
+        TopologicalSorter(referred).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        path = next(path for path, spec in found if isinstance(spec, SourceSpec) and spec.name in circle)
+        raise SpecError(str(path), f"references go in a circle: {' -> '.join(circle)}", "mend `references`") from error
 
 
 def _nearest(name: str, among: Iterable[str]) -> str:

@@ -63,6 +63,9 @@ Check = Literal[
     "references_exist",
     "row_count_is_normal",
 ]
+OBJECT_CHECKS: tuple[Check, ...] = ("objects_are_readable", "schema_conforms")
+UNTYPED: tuple[Check, ...] = (*OBJECT_CHECKS, "values_fit_their_types")  # what breaks them has no typed rows to write
+UNDISCARDABLE: tuple[Check, ...] = ("row_count_is_normal",)  # no single row is to blame
 
 
 SEGMENT = "segment"
@@ -203,13 +206,9 @@ class SourceSpec(Described):
     @model_validator(mode="after")
     def _policies_are_possible(self) -> "SourceSpec":
         for check, policy in self.policies.items():
-            if policy.on_failure == "warn" and check in (
-                "objects_are_readable",
-                "schema_conforms",
-                "values_fit_their_types",
-            ):
+            if policy.on_failure == "warn" and check in UNTYPED:
                 raise ValueError(f"policies.{check}: what has no typed rows cannot be written with a warning")
-            if policy.on_failure == "quarantine" and check == "row_count_is_normal":
+            if policy.on_failure == "quarantine" and check in UNDISCARDABLE:
                 raise ValueError(f"policies.{check}: no single row is to blame; stop or warn")
         return self
 
@@ -234,6 +233,11 @@ class FeatureSpec(Spec):
         default=0.0, description="the value for an entity without a row, the same offline and online"
     )
     description: str = ""
+    min: float | None = None
+    max: float | None = None
+    max_null_share: float = Field(
+        default=1.0, ge=0, le=1, description="the largest share of rows for which the default may stand in"
+    )
     expression: str | None = Field(
         default=None, description="request views: how the feature follows from row and other views"
     )
@@ -257,6 +261,9 @@ class FeatureViewSpec(Described):
     function: ImportPath | None = Field(default=None, description="module.function: (**view inputs) -> ibis table")
     inputs: dict[Name, ViewInputSpec] = Field(default_factory=dict, description="source name -> how far back")
     features: dict[Name, FeatureSpec] = Field(min_length=1)
+    max_psi: float = Field(
+        default=0.25, gt=0, description="how far a day's distribution may lie from that of the week before, by PSI"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "FeatureViewSpec":
@@ -274,6 +281,11 @@ class FeatureViewSpec(Described):
             raise ValueError(f"expression belongs to request views only, not to {', '.join(with_expression)}")
         if self.kind == "request" and (without := [name for name in self.features if name not in with_expression]):
             raise ValueError(f"a request view needs an expression for {', '.join(without)}")
+        limited = [n for n, f in self.features.items() if {"min", "max", "max_null_share"} & f.model_fields_set]
+        if self.kind == "request" and limited:
+            raise ValueError(
+                f"min, max and max_null_share are for features with a partition, not for {', '.join(limited)}"
+            )
         if self.rows and self.rows not in self.inputs:
             raise ValueError(f"inputs has no {self.rows}, whose events get features")
         return self

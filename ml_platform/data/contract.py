@@ -33,7 +33,6 @@ CHECKS = {
     "row_count_is_normal": "The day has as many rows as it may have, and about as many as the days before.",
     "every_object_is_accounted_for": "For every object, rows in = rows written + rows quarantined + rows discarded.",
 }
-OBJECT_CHECKS = ("objects_are_readable", "schema_conforms")
 ACROSS_CHECKS = ("keys_are_unique", "references_exist")  # judged by other partitions as well
 
 _TIMESTAMP = (

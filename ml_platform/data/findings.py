@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ml_platform.core.spec import SourceSpec
+from ml_platform.core.spec import UNDISCARDABLE, UNTYPED, SourceSpec
 from ml_platform.data.contract import CHECKS
-from ml_platform.data.quarantine import UNDISCARDABLE, UNTYPED, Decision
+from ml_platform.data.quarantine import Decision
 
 SAMPLE_ROWS = 5
 Outcome = Literal["passed", "warning", "error"]

@@ -8,8 +8,9 @@ Every format is read in bounded memory. Parquet has types; the columns of text f
 import csv
 import io
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,19 +81,16 @@ def open_file(name: str, path: Path, max_bytes: int) -> Opened:
 
 
 def _open_parquet(path: Path, max_bytes: int) -> Opened:
-    # Without pre-buffering, memory does not grow with the size of row groups.
-    metadata = pq.read_metadata(path)
+    with pq.ParquetFile(path) as file:
+        metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     if size > max_bytes:
         raise UnreadableError(f"{size:,} bytes of values are more than max_bytes, {max_bytes:,}")
-    schema = pq.read_schema(path).remove_metadata()
     _check_names(schema.names)
 
     def batches(columns: Sequence[str]) -> Iterator[Batch]:
-        with (
-            _explained(".parquet", path),
-            closing(pq.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES)) as file,
-        ):
+        # Without pre-buffering, memory does not grow with the size of row groups.
+        with _explained(".parquet", path), pq.ParquetFile(path, pre_buffer=False, buffer_size=BLOCK_BYTES) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
                 batch.validate(full=True)  # also finds text that is not UTF-8
                 yield Batch(pa.Table.from_batches([batch]).select(list(columns)))
@@ -134,9 +132,9 @@ def _open_csv(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
             if file.count % 2:
                 raise UnreadableError("a quoted field is not closed; it would swallow all lines after it")
         if malformed:
-            yield Batch(_no_text(columns), tuple(malformed))
+            yield Batch(_text(columns).empty_table(), tuple(malformed))
 
-    return Opened(pa.schema([(name, pa.string()) for name in names]), True, False, batches)
+    return Opened(_text(names), True, False, batches)
 
 
 def _open_json_lines(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
@@ -159,10 +157,9 @@ def _open_json_lines(stream: Callable[[], IO[bytes]], path: Path) -> Opened:
                 rows, malformed = _json_rows(connection, lines)
                 connection.register("rows", rows)
                 found = connection.sql(f"SELECT {paths} FROM rows").to_arrow_table()
-                text = pa.schema([(name, pa.string()) for name in columns])
-                yield Batch(found.rename_columns(list(columns)).cast(text), malformed)
+                yield Batch(found.rename_columns(list(columns)).cast(_text(columns)), malformed)
 
-    return Opened(pa.schema([(name, pa.string()) for name in sorted(names)]), True, True, batches)
+    return Opened(_text(sorted(names)), True, True, batches)
 
 
 def _json_rows(connection: Any, lines: pa.Table) -> tuple[pa.Table, tuple[Malformed, ...]]:
@@ -197,58 +194,57 @@ def _json_path(name: str) -> str:
     return f"'$.\"{quoted}\"'"
 
 
-def _no_text(columns: Sequence[str]) -> pa.Table:
-    return pa.schema([(name, pa.string()) for name in columns]).empty_table()
+def _text(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([(name, pa.string()) for name in columns])
 
 
 def _check_names(names: Sequence[str]) -> None:
-    if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []:
-        raise UnreadableError(f"two columns are named {twice[0]!r}")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UnreadableError(f"two columns are named {min(twice)!r}")
 
 
-class _Limited(io.RawIOBase):
-    """A stream that refuses to give more than so many bytes: a small file may decompress to a very large one."""
+class _Counted(io.RawIOBase):
+    """A stream that counts something of what it gives."""
 
-    def __init__(self, stream: Any, max_bytes: int) -> None:
-        self.stream = stream
-        self.max_bytes = max_bytes
-        self.given = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        content = self.stream.read(len(buffer))
-        self.given += len(content)
-        if self.given > self.max_bytes:
-            raise UnreadableError(f"it decompresses to more than max_bytes, {self.max_bytes:,}")
-        buffer[: len(content)] = content
-        return len(content)
-
-    def close(self) -> None:
-        self.stream.close()
-        super().close()
-
-
-class _Quotes(io.RawIOBase):
-    """A stream that counts its quotes."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.count = 0
 
+    def look(self, content: bytes) -> None:
+        raise NotImplementedError
+
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         content = self.stream.read(len(buffer))
-        self.count += content.count(b'"')
+        self.look(content)
         buffer[: len(content)] = content
         return len(content)
 
     def close(self) -> None:
         self.stream.close()
         super().close()
+
+
+class _Limited(_Counted):
+    """A stream that refuses to give more than so many bytes: a small file may decompress to a very large one."""
+
+    def __init__(self, stream: Any, max_bytes: int) -> None:
+        super().__init__(stream)
+        self.max_bytes = max_bytes
+
+    def look(self, content: bytes) -> None:
+        self.count += len(content)
+        if self.count > self.max_bytes:
+            raise UnreadableError(f"it decompresses to more than max_bytes, {self.max_bytes:,}")
+
+
+class _Quotes(_Counted):
+    """A stream that counts its quotes."""
+
+    def look(self, content: bytes) -> None:
+        self.count += content.count(b'"')
 
 
 def _stream(path: Path, codec: str | None, max_bytes: int) -> IO[bytes]:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_platform.core.spec import RESERVED, ObjectsOrigin, SourceSpec, bytes_of
+from ml_platform.core.spec import OBJECT_CHECKS, RESERVED, ObjectsOrigin, SourceSpec, bytes_of
 from ml_platform.data import across
-from ml_platform.data.contract import CHECKS, OBJECT_CHECKS, arrow_schema, misfit
+from ml_platform.data.contract import CHECKS, arrow_schema, misfit
 from ml_platform.data.findings import SAMPLE_ROWS, Finding, Rules, Tally
 from ml_platform.data.formats import Opened, UnreadableError, open_file
 from ml_platform.data.landing import LandedObject

@@ -21,7 +21,8 @@ ROW_CHECKS = (
     "event_times_are_in_partition",
 )
 HOPELESS_ROWS = 100_000  # so many rows that stop the day are enough to know
-Leaving = Mapping[int, Sequence[str]]  # position of a row -> what it broke
+Reason = tuple[str, str]  # the check that a row broke, and what is written down of it
+Leaving = Mapping[int, Sequence[Reason]]  # by position of the row
 
 
 def aside_schema(columns: Sequence[str]) -> pa.Schema:
@@ -109,16 +110,16 @@ class Passage:
 
     def _dropped(self, count: int) -> Leaving:
         """Those of the next `count` rows that are to be dropped."""
-        leaving: dict[int, list[str]] = {}
+        leaving: dict[int, list[Reason]] = {}
         for check, positions in self.drop.items():
             first, last = np.searchsorted(positions, [self._position, self._position + count])
             for position in positions[first:last] - self._position:
-                leaving.setdefault(int(position), []).append(check)
+                leaving.setdefault(int(position), []).append((check, check))
         return leaving
 
     def _count(self, offences: Sequence[Offence], rows: pa.Table) -> Leaving:
         """Count what was found; returns the rows that have to leave."""
-        leaving: dict[int, list[str]] = {}
+        leaving: dict[int, list[Reason]] = {}
         counted: dict[str, set[int]] = {}
         for offence in offences:
             tally, before = self.tallies[offence.check], counted.setdefault(offence.check, set())
@@ -127,31 +128,33 @@ class Passage:
             sample = rows.take(pa.array(news[: SAMPLE_ROWS - len(tally.sample)], pa.int64()))
             tally.add(len(news), offence.rule, self._named(sample).to_pylist())
             if self.rules.leaves(offence.check):
+                reason = (offence.check, f"{offence.check}: {offence.rule}")
                 for row in offence.rows.tolist():
-                    leaving.setdefault(row, []).append(f"{offence.check}: {offence.rule}")
+                    leaving.setdefault(row, []).append(reason)
         return leaving
 
     def _part(self, rows: pa.Table, raw: pa.Table, leaving: Leaving) -> pa.Table:
         """The rows that stay; those that leave are set aside as `raw` has them."""
         if not leaving:
             return rows
-        positions = sorted(leaving)
-        kept = [position for position in positions if not self._is_discarded(leaving[position])]
+        kept, discarded = [], []
+        for position, reasons in sorted(leaving.items()):  # discarded if somebody decided so about all of the reasons
+            is_discarded = all(self.rules.treatment(check) == "discard" for check, _ in reasons)
+            (discarded if is_discarded else kept).append(position)
         of_file = raw["_object"].to_numpy()
         self.quarantined += np.bincount(of_file[kept], minlength=len(self.keys))
-        self.discarded += np.bincount(of_file[positions], minlength=len(self.keys))
-        self.discarded -= np.bincount(of_file[kept], minlength=len(self.keys))
+        self.discarded += np.bincount(of_file[discarded], minlength=len(self.keys))
         out = self._named(raw.take(pa.array(kept, pa.int64())))
         self._set_aside(
             {
                 **{name: _as_text(out[name]) for name in out.column_names if not name.startswith("_")},
                 "_object": out["_object"],
                 "_row": out["_row"],
-                "_reasons": ["; ".join(leaving[position]) for position in kept],
+                "_reasons": ["; ".join(text for _, text in leaving[position]) for position in kept],
             }
         )
         stays = np.ones(rows.num_rows, bool)
-        stays[positions] = False
+        stays[[*leaving]] = False
         return rows.filter(pa.array(stays))
 
     def _set_aside_lines(self, number: int, lines: Sequence[Malformed]) -> None:
@@ -159,15 +162,11 @@ class Passage:
         origin = {"_object": [self.keys[number].as_py()] * len(lines), "_text": [line.text for line in lines]}
         sample = [{"_object": origin["_object"][0], "_text": text} for text in origin["_text"][:SAMPLE_ROWS]]
         self.tallies["values_fit_their_types"].add(len(lines), f"a line {lines[0].problem}", sample)
-        if self._is_discarded(["values_fit_their_types"]):
+        if self.rules.treatment("values_fit_their_types") == "discard":
             self.discarded[number] += len(lines)
             return
         self.quarantined[number] += len(lines)
         self._set_aside({**origin, "_reasons": [f"values_fit_their_types: a line {line.problem}" for line in lines]})
-
-    def _is_discarded(self, reasons: Sequence[str]) -> bool:
-        """Whether a row leaves for reasons alone that somebody decided to go on without."""
-        return all(self.rules.treatment(reason.partition(":")[0]) == "discard" for reason in reasons)
 
     def _set_aside(self, columns: Mapping[str, Any]) -> None:
         schema = aside_schema([*self.source.columns, *self.adopted.names])

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from ml_platform.data.contract import CHECKS, OBJECT_CHECKS
+from ml_platform.core.spec import UNTYPED
+from ml_platform.data.contract import CHECKS
 
 Quality = Literal["good", "degraded", "bad"]
-UNDISCARDABLE = ("row_count_is_normal",)  # no single row is to blame
-UNTYPED = (*OBJECT_CHECKS, "values_fit_their_types")  # what breaks them has no typed rows that could be released
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 # pyright: reportAttributeAccessIssue=false
 """A table that is written piece by piece to a local Parquet file, in memory that does not grow with its rows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_platform.core.digest import TableDigest
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads  # it imports pandas
 
 BLOCK_ROWS = 4 * TableDigest.BATCH_ROWS
 
@@ -19,6 +24,11 @@ class StagedTable:
     path: Path
     rows: int
     content_hash: str
+
+    def dataset(self) -> "pads.Dataset":
+        import pyarrow.dataset as pads
+
+        return pads.dataset(self.path)
 
 
 class Stage:
@@ -54,3 +64,11 @@ class Stage:
         table = table.combine_chunks()
         self._digest.update(table)
         self._writer.write_table(table, row_group_size=BLOCK_ROWS)
+
+
+def stage_all(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> StagedTable:
+    """Write tables one after the other."""
+    stage = Stage(path, schema)
+    for table in tables:
+        stage.write(table)
+    return stage.finish()

@@ -24,36 +24,39 @@ REMOVED = "removed"  # the quality of a day whose partition retention took away
 
 
 class Back(NamedTuple):
-    """Days of a raw table that a rule looks back on; `column` refers to them, or the key is compared if it is None."""
+    """Days of a source that a rule looks back on; `column` refers to them, or the key is compared if it is None."""
 
     column: str | None
-    key: str
+    source: SourceSpec
     days: list[date]
+
+    @property
+    def table(self) -> str:
+        return keys.raw(self.source.name)
 
 
 def looks_back_on(catalog: Catalog, source: SourceSpec, day: date) -> Iterator[Back]:
     """What has to be there before a day can be judged, and what another judgement follows from."""
     first = max(source.start_date, day - timedelta(days=source.unique_within_days - 1))
     if first < day:
-        yield Back(None, keys.raw(source.name), list(day_range(first, day - ONE_DAY)))
+        yield Back(None, source, list(day_range(first, day - ONE_DAY)))
     for column, reference in source.references.items():
         other = catalog.sources[reference.source]
         first = max(other.start_date, day - timedelta(days=reference.window_days - 1))
-        yield Back(column, keys.raw(other.name), list(day_range(first, day)))
+        yield Back(column, other, list(day_range(first, day)))
 
 
 def look_back(lake: Lake, catalog: Catalog, source: SourceSpec, day: date) -> tuple[LookBack, list[Input]]:
     """What other partitions hold that this day is judged by, and which partitions those were."""
     recent, references, inputs = None, {}, []
-    for column, key, days in looks_back_on(catalog, source, day):
-        there = lake.manifests(key, days)
-        inputs += [manifest.as_input(key, on) for on, manifest in there.items()]
-        owner = catalog.feeds[key.removesuffix("/raw")]
-        rows = lake.dataset(key, there, arrow_schema(owner)) if there else None
-        if column is None:
+    for back in looks_back_on(catalog, source, day):
+        there = lake.manifests(back.table, back.days)
+        inputs += [manifest.as_input(back.table, on) for on, manifest in there.items()]
+        rows = lake.dataset(back.table, there, arrow_schema(back.source)) if there else None
+        if back.column is None:
             recent = rows
         else:
-            references[column] = rows
+            references[back.column] = rows
     before = day_range(max(source.start_date, day - timedelta(days=source.row_count.recent_days)), day - ONE_DAY)
     counts = tuple(manifest.rows for manifest in lake.manifests(keys.raw(source.name), before).values())
     return LookBack(recent, references, counts), inputs
@@ -133,12 +136,12 @@ def _judged_by_now(
 ) -> Iterator[Input]:
     """The partitions that a day is judged by, as they are; those that retention took away, as they were."""
     before = {one.name: one for one in then}
-    for _, key, days in looks_back_on(catalog, source, day):
-        there = lake.manifests(key, days)
-        for on in days:
+    for back in looks_back_on(catalog, source, day):
+        there = lake.manifests(back.table, back.days)
+        for on in back.days:
             if on in there:
-                yield there[on].as_input(key, on)
-            elif (was := before.get(keys.partition(key, on))) and _is_removed(lake, key.removesuffix("/raw"), on):
+                yield there[on].as_input(back.table, on)
+            elif (was := before.get(keys.partition(back.table, on))) and _is_removed(lake, back.source.name, on):
                 yield was
 
 

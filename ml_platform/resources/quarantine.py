@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ml_platform.core import keys
 from ml_platform.core.errors import LakeError
-from ml_platform.core.spec import SourceSpec
+from ml_platform.core.spec import UNDISCARDABLE, SourceSpec
 from ml_platform.data.landing import Origin, fingerprint
-from ml_platform.data.quarantine import UNDISCARDABLE, Account, Decision, Kept, summary
-from ml_platform.resources.lake import Lake
+from ml_platform.data.quarantine import Account, Decision, Kept, summary
+from ml_platform.resources.lake import Lake, Manifest
 from ml_platform.resources.ledger import ARRIVAL, FAILED, QUALITY, ROWS, accounts_of, decide
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def days_in_quarantine(lake: Lake, source: str) -> Iterator[Quarantine]:
         aside, ledger = lake.manifest(keys.quarantine(source), day), lake.manifest(keys.ledger(source), day)
         # Otherwise the day is being made at this moment, or will be again.
         if aside and ledger and aside.tags[ARRIVAL] == ledger.tags[ARRIVAL] and ledger.written_at >= aside.written_at:
-            yield in_quarantine(lake, source, day)
+            yield _read(lake, source, day, aside, ledger)
 
 
 def in_quarantine(lake: Lake, source: str, day: date) -> Quarantine:
@@ -50,12 +50,16 @@ def in_quarantine(lake: Lake, source: str, day: date) -> Quarantine:
     Raises:
         LakeError: if nothing of the day is in quarantine.
     """
-    manifest, ledger = lake.manifest(keys.quarantine(source), day), lake.manifest(keys.ledger(source), day)
-    if manifest is None or ledger is None:
+    aside, ledger = lake.manifest(keys.quarantine(source), day), lake.manifest(keys.ledger(source), day)
+    if aside is None or ledger is None:
         subject = keys.partition(keys.quarantine(source), day)
         raise LakeError(
             subject, "nothing of this day is in quarantine", f"ml-platform quarantine list --source {source}"
         )
+    return _read(lake, source, day, aside, ledger)
+
+
+def _read(lake: Lake, source: str, day: date, aside: Manifest, ledger: Manifest) -> Quarantine:
     accounts = tuple(accounts_of(lake, source, day))
     rows, reasons = lake.rows_of_file(keys.quarantine(source), day, ROWS), {}
     if rows is not None:
@@ -65,7 +69,7 @@ def in_quarantine(lake: Lake, source: str, day: date) -> Quarantine:
         source,
         day,
         ledger.tags[QUALITY],
-        manifest.written_at,
+        aside.written_at,
         ledger.tags[ARRIVAL],
         tuple(filter(None, ledger.tags.get(FAILED, "").split(","))),
         accounts,

@@ -108,7 +108,7 @@ def next_uses(lake: Lake, catalog: Catalog) -> Iterator[Use]:
             yield Use(f"the next snapshot of {view.name} needs it", _names(needs))
     for source in catalog.feeds.values():
         if last := newest(source.name):
-            needs = {(key, day) for _, key, days in looks_back_on(catalog, source, last + ONE_DAY) for day in days}
+            needs = {(back.table, day) for back in looks_back_on(catalog, source, last + ONE_DAY) for day in back.days}
             yield Use(f"the next day of {source.name} is judged by it", _names(needs))
 
 
