@@ -25,6 +25,7 @@ from ml_platform.core.days import start_of
 from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.data.contract import arrow_schema
+from ml_platform.features.engine import Engine
 from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
 from ml_platform.resources.cluster import pod_config
@@ -69,17 +70,20 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
         **common,
     )
     def training_set(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        engine: dg.ResourceParam[Engine],
+        tracking: dg.ResourceParam[Tracking],
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         with tracking.step(spec.name) as mlflow:
             runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
-            yield from make_training_set(spec, catalog, training_date_of(context), lake, runs)
+            yield from make_training_set(spec, catalog, training_date_of(context), lake, engine, runs)
 
     return training_set  # type: ignore[return-value]  # the overload is lost behind **common
 
 
 def make_training_set(
-    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, runs: dict[str, str]
+    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, engine: Engine, runs: dict[str, str]
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
@@ -87,8 +91,9 @@ def make_training_set(
     rows, labels = keys.raw(spec.entity_rows), keys.raw(spec.label.source)
     source, label_source = catalog.sources[spec.entity_rows], catalog.sources[spec.label.source]
     inputs = required_inputs(lake, training_needs(catalog, spec, training_date))
+    events = lake.dataset(rows, used.days, arrow_schema(source))
     table = assemble(
-        lake.dataset(rows, used.days, arrow_schema(source)),
+        events,
         source,
         lake.dataset(labels, used.days, arrow_schema(label_source)),
         label_source,
@@ -96,10 +101,11 @@ def make_training_set(
         views,
         {view.name: lake.dataset(keys.feature_view(view.name), used.days) for view in views},
         used,
+        engine,
     )
     leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
     words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
-    landed = lake.dataset(rows, used.days).count_rows()
+    landed = events.count_rows()
     lost = landed - table.num_rows
     lost_words = f"{lost:,} of {landed:,} rows have no label"
     checks = [

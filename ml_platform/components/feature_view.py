@@ -1,31 +1,58 @@
 """FeatureView: `features/<name>`, one partition a day. Request views have no asset: they live in the model bundle."""
 
+import tempfile
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from ml_platform.components.graph import (
     FOLLOWS_INPUTS,
     RETRIES,
+    CheckOutcome,
     DayOutcome,
     SpecComponent,
     asset_key,
     daily,
     days_back,
+    days_of,
     dependency,
     make_days,
+    markdown_table,
+    png_metadata,
     read_catalog,
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
+from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.core.errors import FeatureError, LakeError
 from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.data.contract import arrow_schema
-from ml_platform.features.views import compute_rolling, compute_snapshot, days_behind, input_days
-from ml_platform.resources.lake import Lake
+from ml_platform.data.staging import stage_all
+from ml_platform.features.engine import Engine
+from ml_platform.features.health import (
+    BLOCKING,
+    CHECKS,
+    NORM_DAYS,
+    Verdict,
+    distribution_is_normal,
+    entities_are_covered,
+    nulls_are_within_limits,
+    same_inputs_give_same_values,
+    shifts,
+    values_are_in_range,
+)
+from ml_platform.features.leakage import no_future_information
+from ml_platform.features.plots import distributions
+from ml_platform.features.views import compute, days_behind, definition, input_days, view_inputs
+from ml_platform.resources.lake import Input, Lake, Manifest
 from ml_platform.resources.ledger import QUALITY
-from ml_platform.resources.lineage import current_inputs, required_inputs, view_needs
+from ml_platform.resources.lineage import DEFINITION, current_inputs, required_inputs, view_needs
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as pads  # it imports pandas
 
 
 class FeatureView(SpecComponent):
@@ -41,6 +68,7 @@ class FeatureView(SpecComponent):
 
 def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
     key = keys.feature_view(view.name)
+    partitions = daily(catalog.view_start(view))
     newest = {source: days_behind(view, catalog.sources[source]) for source in view.inputs}
 
     @dg.asset(
@@ -49,7 +77,18 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
             dependency(keys.raw(source), days_back(newest[source] + needs.window_days - 1, newest[source]))
             for source, needs in view.inputs.items()
         ],
-        partitions_def=daily(catalog.view_start(view)),
+        partitions_def=partitions,
+        check_specs=[
+            dg.AssetCheckSpec(
+                name,
+                asset=asset_key(key),
+                description=CHECKS[name],
+                blocking=name in BLOCKING,
+                partitions_def=partitions,
+            )
+            for name in checks_of(view)
+        ],
+        code_version=definition(view),
         automation_condition=FOLLOWS_INPUTS if is_followed(view, catalog) else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
@@ -59,8 +98,11 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
         owners=list(view.owners),
         description=_described(view),
     )
-    def feature_view(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterable[dg.MaterializeResult]:
-        yield from make_days(context, key, lambda day: compute(view, day, catalog, lake))  # type: ignore[misc] - no checks
+    def feature_view(
+        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
+    ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
+        last = days_of(context)[-1]  # a plot of each day of a long range would take longer than the days
+        yield from make_days(context, key, lambda day: compute_day(view, day, catalog, lake, engine, plot=day == last))
 
     return feature_view
 
@@ -73,32 +115,99 @@ def is_followed(view: FeatureViewSpec, catalog: Catalog) -> bool:
     return view.kind == "snapshot" or any(view.name in model.features for model in catalog.models.values())
 
 
-def compute(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> DayOutcome:
-    """Load the raw days that the view's day looks back on, compute it, write it."""
-    days = {source: input_days(view, catalog.sources[source], day) for source in view.inputs}
+def checks_of(view: FeatureViewSpec) -> list[str]:
+    """A rolling view that misses an event is an error, so that there is nothing to check."""
+    return [name for name in CHECKS if name != "entities_are_covered" or view.kind == "snapshot"]
+
+
+def compute_day(
+    view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake, engine: Engine, plot: bool = False
+) -> DayOutcome:
+    """Load the raw days that the view's day looks back on, compute it, judge it, write it."""
+    key, sources = keys.feature_view(view.name), catalog.sources
+    subject = keys.partition(key, day)
+    days = {source: known for source in view.inputs if (known := input_days(view, sources[source], day))}
     inputs = required_inputs(lake, view_needs(catalog, view, day))
-    refuse_degraded(view, days, lake, keys.partition(keys.feature_view(view.name), day))
-    tables = {
-        source: lake.dataset(keys.raw(source), known, arrow_schema(catalog.sources[source]))
-        for source, known in days.items()
-        if known
+    refuse_degraded(view, days, lake, subject)
+    raw = {
+        source: lake.dataset(keys.raw(source), known, arrow_schema(sources[source])) for source, known in days.items()
     }
-    rows = (compute_rolling if view.kind == "rolling" else compute_snapshot)(view, day, catalog.sources, tables)
-    if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
-        subject = keys.partition(keys.feature_view(view.name), day)
-        raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
-    before = lake.manifest(keys.feature_view(view.name), day)
-    manifest = lake.write_table(keys.feature_view(view.name), day, rows, inputs)
-    return DayOutcome(
-        day,
-        {
-            "dagster/partition_row_count": manifest.rows,
-            "content_hash": manifest.content_hash,
-            "raw_days": ", ".join(f"{source}: {known[0]} to {known[-1]}" for source, known in days.items() if known),
-        },
-        content_hash=manifest.content_hash,
-        unchanged=before is not None and before.content_hash == manifest.content_hash,
-    )
+    before = lake.manifest(key, day)
+    norm = norm_of(view, day, catalog, lake)
+    with tempfile.TemporaryDirectory(prefix="ml_platform-") as folder:
+        given = view_inputs(view, day, sources, raw, engine)
+        rows = compute(view, day, sources, given, engine)
+        staged = stage_all(rows.schema, rows, Path(folder) / "features.parquet")
+        made = staged.dataset()
+        shifted = shifts(view, norm, made) if norm else []
+        verdicts = {
+            "no_future_information": no_future_information(view, day, sources, given, made, engine),
+            "values_are_in_range": values_are_in_range(view, made),
+            "nulls_are_within_limits": nulls_are_within_limits(view, rows.nulls, staged.rows),
+            "entities_are_covered": covered(view, days, catalog, lake, made),
+            "distribution_is_normal": distribution_is_normal(view, shifted if norm else None),
+            "same_inputs_give_same_values": repeated(view, day, catalog, lake, before, inputs, made),
+        }
+        if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
+            raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
+        checks = tuple(_outcome(name, verdicts[name]) for name in checks_of(view))
+        if any(not check.passed and check.name in BLOCKING for check in checks):
+            return DayOutcome(day, None, checks)
+        tags = {DEFINITION: definition(view)}
+        if before and same(before, inputs, tags) and verdicts["same_inputs_give_same_values"].passed:
+            manifest = before  # sums differ in their last digits from run to run: that is no new version
+        else:
+            manifest = lake.write_staged(key, day, staged, inputs, tags)
+    metadata = {"raw_days": ", ".join(f"{source}: {known[0]} to {known[-1]}" for source, known in days.items())}
+    drift = {"drift": png_metadata(distributions(shifted, subject))} if plot and shifted else {}
+    return DayOutcome.written(day, manifest, before, checks, **metadata, **drift)
+
+
+def norm_of(view: FeatureViewSpec, day: date, catalog: Catalog, lake: Lake) -> "pads.Dataset | None":
+    """The days by which a day's distribution is judged; None where there are too few, or look back on too little."""
+    days = list(day_range(day - timedelta(days=NORM_DAYS), day - ONE_DAY))
+    if any(len(input_days(view, catalog.sources[s], days[0])) < needs.window_days for s, needs in view.inputs.items()):
+        return None
+    manifests = lake.manifests(keys.feature_view(view.name), days)
+    alike = [manifest for manifest in manifests.values() if manifest.tags.get(DEFINITION) == definition(view)]
+    return lake.dataset(keys.feature_view(view.name), days) if len(alike) == NORM_DAYS else None
+
+
+def covered(
+    view: FeatureViewSpec, days: Mapping[str, list[date]], catalog: Catalog, lake: Lake, made: "pads.Dataset"
+) -> Verdict:
+    """Whether the entities of the newest raw day that has the entity at all have rows."""
+    source = next((name for name in days if view.entity in catalog.sources[name].columns), None)
+    if view.kind == "rolling" or source is None:
+        return Verdict(True)
+    return entities_are_covered(view, made, lake.dataset(keys.raw(source), days[source][-1:]))
+
+
+def repeated(
+    view: FeatureViewSpec,
+    day: date,
+    catalog: Catalog,
+    lake: Lake,
+    before: Manifest | None,
+    inputs: list[Input],
+    made: "pads.Dataset",
+) -> Verdict:
+    """Hold a day that is computed again against what it was, unless its inputs are others now."""
+    if before is None or list(before.inputs) != inputs:
+        return Verdict(True, "computed from these inputs for the first time")
+    identity = [view.entity] if view.kind == "snapshot" else catalog.sources[view.rows or ""].key
+    old = lake.read_table(keys.feature_view(view.name), [day])
+    return same_inputs_give_same_values(view, [str(name) for name in identity], old, made.to_table())
+
+
+def same(before: Manifest, inputs: list[Input], tags: Mapping[str, str]) -> bool:
+    return list(before.inputs) == inputs and before.tags == tags
+
+
+def _outcome(name: str, verdict: Verdict) -> CheckOutcome:
+    severity = dg.AssetCheckSeverity.ERROR if name in BLOCKING else dg.AssetCheckSeverity.WARN
+    table = {"table": markdown_table([dict(row) for row in verdict.table])} if verdict.table else None
+    return CheckOutcome(name, verdict.passed, verdict.words, table, severity)
 
 
 def refuse_degraded(view: FeatureViewSpec, days: Mapping[str, list[date]], lake: Lake, subject: str) -> None:

@@ -9,12 +9,14 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from ml_platform.core.settings import load_settings
+from ml_platform.features.engine import Engine
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore, client_options
 from ml_platform.resources.online_store import OnlineStore
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
+from ml_platform.resources.spark import engine_at
 
 
 @dg.resource(
@@ -29,6 +31,11 @@ def origins() -> Origins:
 @dg.resource(description="The lake (ML_PLATFORM_LAKE).")
 def lake() -> Lake:
     return Lake.at(load_settings())
+
+
+@dg.resource(description="What computes features (ML_PLATFORM_ENGINE).")
+def engine() -> Engine:
+    return engine_at(load_settings())
 
 
 @dg.resource(description="The online store (ML_PLATFORM_ONLINE_STORE).")

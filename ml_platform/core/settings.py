@@ -43,6 +43,17 @@ class Settings(BaseSettings):
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"
     )
+    engine: str = Field(
+        default="duckdb",
+        pattern=r"^(duckdb|local(\[.+\])?|spark://.+|k8s://.+|yarn)$",
+        description="what computes features: duckdb, in the step itself, or the master of a Spark cluster (spark://host:7077, "
+        "k8s://..., yarn, local[2])",
+    )
+    engine_memory: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]*(MB|GB)$",
+        description="memory that it may use, such as 4GB; beyond it DuckDB works on disk. Default: most of the machine's",
+    )
     first_day: date | None = Field(default=None, description="first day of every source, instead of its start_date")
 
     @field_validator("home")

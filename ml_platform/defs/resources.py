@@ -23,6 +23,7 @@ def resources() -> dg.Definitions:
         resources={
             "origins": adapters.origins,
             "lake": adapters.lake,
+            "engine": adapters.engine,
             "store": adapters.online_store,
             "registry": adapters.registry,
             "server": adapters.model_server,

@@ -2,27 +2,31 @@
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """From raw rows to features: one row per entity as of the start of a day, or one per event of a day."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_platform.core import keys
+from ml_platform.core import digest, keys
 from ml_platform.core.days import ONE_DAY, day_range, start_of
 from ml_platform.core.errors import FeatureError
 from ml_platform.core.imports import load_object
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.data.contract import arrow_schema
+from ml_platform.features.engine import Engine, read
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow.dataset as pads  # it imports pandas
     from ibis.expr.builders import LegacyWindowBuilder
 
+Raw = Mapping[str, "pads.Dataset | pa.Table"]  # by source: the rows of exactly `input_days`; none known, left out
 AS_OF = "as_of"
+_STAMP = pa.timestamp("us", tz="UTC")
 MOMENT = "event_time_us"
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -75,122 +79,164 @@ def input_days(view: FeatureViewSpec, source: SourceSpec, day: date) -> list[dat
     return list(day_range(max(first, source.start_date), last))
 
 
-def connect() -> Any:
-    """An embedded engine: DuckDB in memory, in UTC."""
-    import ibis
+class FeatureRows:
+    """A view's rows of one day while they come from the engine: features completed by their defaults, identity checked.
 
-    connection = ibis.duckdb.connect()
-    connection.raw_sql("SET TimeZone = 'UTC'")
-    # DuckDB cannot estimate the rows of an Arrow dataset, takes it for tiny, and joins as-of by nested loops: 200 s
-    # instead of 3 s for a month of real transactions.
-    connection.raw_sql("SET asof_loop_join_threshold = 0")
-    return connection
+    Iterate once; after that, `rows` says how many there were, and `nulls` where defaults stand in, by feature.
+
+    Raises:
+        FeatureError: on iteration, if two rows are about the same, if a value does not fit its declared type, or if there
+            are not as many rows as `expected`.
+    """
+
+    def __init__(
+        self,
+        view: FeatureViewSpec,
+        day: date,
+        identity: Mapping[str, pa.DataType],
+        batches: Iterator[pa.RecordBatch],
+        expected: int | None = None,
+    ) -> None:
+        features = {name: feature.type for name, feature in view.features.items()}
+        self.schema = pa.schema(
+            {**identity, **{name: pa.type_for_alias(of_type) for name, of_type in features.items()}}
+        )
+        self.rows = 0
+        self.nulls = dict.fromkeys(features, 0)
+        self._view, self._day = view, day
+        self._identity = [name for name in identity if name != AS_OF]
+        self._batches, self._expected = batches, expected
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        last: pa.Table | None = None
+        twice = 0
+        for batch in self._batches:
+            table = pa.table([self._column(batch, name) for name in self.schema.names], schema=self.schema)
+            ordered = pa.concat_tables([*([last] if last else []), table.select(self._identity)])
+            twice += _repeats(ordered)
+            last = ordered.slice(ordered.num_rows - 1)
+            self.rows += table.num_rows
+            yield table
+        if twice or self._expected not in (None, self.rows):
+            repeated = f", {twice:,} of them repeated" if twice else ""
+            events = "" if self._expected is None else f", for {self._expected:,} events"
+            problem = f"{self._view.function} returns {self.rows:,} rows{repeated}{events}"
+            raise self._error(problem, f"return each {' and '.join(self._identity)} once")
+
+    def read_all(self) -> pa.Table:
+        return pa.concat_tables([self.schema.empty_table(), *self])
+
+    def _column(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        if name == AS_OF:
+            return pa.repeat(pa.scalar(start_of(self._day), _STAMP), batch.num_rows)
+        wanted = self.schema.field(name).type
+        try:
+            column = batch.column(name).cast(wanted)
+        except pa.ArrowInvalid as error:
+            raise self._error(f"{name} is not {wanted}: {error}", f"declare another type in features.{name}") from error
+        if (feature := self._view.features.get(name)) is None:
+            return column
+        self.nulls[name] += column.null_count
+        return pc.fill_null(column, pa.scalar(feature.default).cast(wanted))
+
+    def _error(self, problem: str, next_step: str) -> FeatureError:
+        return FeatureError(keys.partition(keys.feature_view(self._view.name), self._day), problem, next_step)
 
 
-def as_table(rows: "pads.Dataset | pa.Table") -> "ir.Table":
-    """Arrow rows as an Ibis table; datasets are read with push-down."""
-    import ibis
-
-    return ibis.memtable(rows)
-
-
-def compute_snapshot(
-    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], tables: "Mapping[str, pads.Dataset | pa.Table]"
-) -> pa.Table:
-    """The view's rows as of the start of `day`.
-
-    Args:
-        tables: by source name, the raw rows of exactly `input_days`. A source left out has no known day yet; the view's
-            function gets it without rows.
+def compute(
+    view: FeatureViewSpec,
+    day: date,
+    sources: Mapping[str, SourceSpec],
+    inputs: Mapping[str, ViewInput],
+    engine: Engine,
+) -> FeatureRows:
+    """The view's rows of a day, from its `view_inputs`.
 
     Returns:
-        Columns entity, `as_of` (timestamp[us, UTC]), and the declared features without nulls; sorted by entity.
+        Of a snapshot view entity, `as_of` (timestamp[us, UTC]: the start of `day`) and features, sorted by entity; of a
+        rolling view key and event time of the source `rows`, and features, sorted by event time and key. No nulls.
 
     Raises:
         FeatureError: if the view's function does not return what the view declares.
     """
+    return (_rolling if view.kind == "rolling" else _snapshot)(view, day, sources, inputs, engine)
+
+
+def _snapshot(
+    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], inputs: Mapping[str, ViewInput], engine: Engine
+) -> FeatureRows:
     assert view.entity is not None, "the spec guarantees it"
-    inputs = _inputs(view, day, sources, tables)
     expression = _computed(view, day, inputs, [view.entity])
-    features = _declared(view, expression)
-    rows: pa.Table = connect().to_pyarrow(expression.select(expression[view.entity], **features).order_by(view.entity))
-    if pc.count_distinct(rows[view.entity]).as_py() != rows.num_rows:
-        raise FeatureError(
-            keys.partition(keys.feature_view(view.name), day),
-            f"{view.function} returns more than one row for a {view.entity}",
-            "group by the entity",
-        )
-    stamp = pa.array([start_of(day)] * rows.num_rows, pa.timestamp("us", tz="UTC"))
-    return rows.add_column(1, AS_OF, stamp)
+    entity = next(
+        arrow_schema(sources[s]).field(view.entity).type for s in view.inputs if view.entity in sources[s].columns
+    )
+    rows = expression.select(view.entity, *view.features).order_by(view.entity)
+    return FeatureRows(view, day, {view.entity: entity, AS_OF: _STAMP}, engine.batches(rows))
 
 
-def compute_rolling(
-    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], tables: "Mapping[str, pads.Dataset | pa.Table]"
-) -> pa.Table:
-    """The view's rows for the events of `day`.
-
-    Args:
-        tables: by source name, the raw rows of exactly `input_days`; like those of `compute_snapshot`.
-
-    Returns:
-        Key and event time of the source `rows`, and the declared features without nulls; sorted by event time and key.
-
-    Raises:
-        FeatureError: if the view's function does not return what the view declares, or not each event once.
-    """
+def _rolling(
+    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], inputs: Mapping[str, ViewInput], engine: Engine
+) -> FeatureRows:
     assert view.rows is not None, "the spec guarantees it"
-    source = sources[view.rows]
-    key, time = list(source.key), source.event_time
-    inputs = _inputs(view, day + ONE_DAY, sources, tables)
-    events = _of_day(inputs[view.rows].table, time, day)
+    events = of_day(inputs[view.rows].table, sources[view.rows].event_time, day)
+    (count,) = read(engine, events.aggregate(n=events.count()))["n"].to_pylist()
+    return compute_events(view, day, sources, inputs, events, engine, count)
+
+
+def compute_events(
+    view: FeatureViewSpec,
+    day: date,
+    sources: Mapping[str, SourceSpec],
+    inputs: Mapping[str, ViewInput],
+    events: "ir.Table",
+    engine: Engine,
+    expected: int | None = None,
+) -> FeatureRows:
+    """A rolling view's rows of the day; where it has an entity, of the entities that `events` have."""
+    source = sources[view.rows or ""]
+    identity, schema = [source.event_time, *source.key], arrow_schema(source)
     if view.entity:
         inputs = {name: _past_of(events, view.entity, one) for name, one in inputs.items()}
-    expression = _of_day(_computed(view, day, inputs, [*key, time]), time, day)
-    connection = connect()
-    rows: pa.Table = connection.to_pyarrow(
-        expression.select(*key, time, **_declared(view, expression)).order_by([time, *key])
-    )
-    wanted, different = connection.execute(events.count()), rows.select(key).group_by(key).aggregate([]).num_rows
-    if not wanted == different == rows.num_rows:
-        raise FeatureError(
-            keys.partition(keys.feature_view(view.name), day),
-            f"{view.function} returns {rows.num_rows:,} rows, {different:,} by {', '.join(key)}, for {wanted:,} events",
-            "return each event once",
-        )
-    return rows
+    expression = of_day(_computed(view, day, inputs, identity), source.event_time, day)
+    rows = expression.select(*identity, *view.features).order_by(identity)
+    columns = {name: schema.field(name).type for name in (*source.key, source.event_time)}
+    return FeatureRows(view, day, columns, engine.batches(rows), expected)
 
 
-def _inputs(
-    view: FeatureViewSpec,
-    known: date,
-    sources: Mapping[str, SourceSpec],
-    tables: "Mapping[str, pads.Dataset | pa.Table]",
+def definition(view: FeatureViewSpec) -> str:
+    """Digest of what decides the values of a view with a partition a day, as far as its file says it."""
+    features = {name: [feature.type, feature.default] for name, feature in view.features.items()}
+    windows = {name: given.window_days for name, given in view.inputs.items()}
+    return digest.of_json([view.kind, view.entity, view.rows, view.function, windows, features])[:16]
+
+
+def view_inputs(
+    view: FeatureViewSpec, day: date, sources: Mapping[str, SourceSpec], raw: Raw, engine: Engine
 ) -> dict[str, ViewInput]:
-    """What the view's function gets, as it is known at the start of the day `known`."""
+    """What the view's function gets for its day: rows as they are known at its start, or at its end if it is rolling."""
+    known = day + ONE_DAY if view.kind == "rolling" else day
     return {
-        name: view_input(
-            sources[name], tables[name] if name in tables else arrow_schema(sources[name]).empty_table(), known
-        )
+        name: view_input(sources[name], raw.get(name, arrow_schema(sources[name]).empty_table()), known, engine)
         for name in view.inputs
     }
 
 
-def view_input(source: SourceSpec, rows: "pads.Dataset | pa.Table", known: date) -> ViewInput:
+def view_input(source: SourceSpec, rows: "pads.Dataset | pa.Table", known: date, engine: Engine) -> ViewInput:
     """Raw rows of a source as a view's function gets them, as they are known at the start of the day `known`."""
-    import ibis
-
-    # Windows go by RANGE over whole numbers: not every engine takes intervals there, and no expression of Ibis for the
-    # microseconds of a time runs on all of them.
-    epoch_us = ibis.udf.scalar.builtin(_epoch_us, name="epoch_us", signature=(("timestamp('UTC')",), "int64"))
-    table = as_table(rows)
-    table = table.mutate(**{MOMENT: epoch_us(table[source.event_time])})
+    table = engine.table(rows)
+    # Windows go by RANGE over whole numbers: not every engine takes intervals there.
+    table = table.mutate(**{MOMENT: engine.microseconds(table[source.event_time])})
     return ViewInput(table, source.event_time, known_until(source, known), timedelta(days=source.delay_days))
 
 
-def _epoch_us(time: datetime) -> int: ...  # type: ignore[empty-body]  # DuckDB's own
+def _past_of(events: "ir.Table", entity: str, rows: ViewInput) -> ViewInput:
+    """The input without entities that have no event; as it is, if it does not know the entity."""
+    if entity not in rows.table.columns:
+        return rows
+    return replace(rows, table=rows.table.semi_join(events.select(entity).distinct(), entity))
 
 
-def _computed(view: FeatureViewSpec, day: date, inputs: Mapping[str, ViewInput], identity: list[str]) -> "ir.Table":
+def _computed(view: FeatureViewSpec, day: date, inputs: Mapping[str, ViewInput], identity: Sequence[str]) -> "ir.Table":
     """What the view's function returns, with at least these columns and the declared features."""
     function: Callable[..., ir.Table] = load_object(view.function or "", "function")
     expression = function(**inputs)
@@ -203,18 +249,14 @@ def _computed(view: FeatureViewSpec, day: date, inputs: Mapping[str, ViewInput],
     return expression
 
 
-def _declared(view: FeatureViewSpec, expression: "ir.Table") -> dict[str, "ir.Value"]:
-    return {
-        name: expression[name].fill_null(feature.default).cast(feature.type) for name, feature in view.features.items()
-    }
-
-
-def _past_of(events: "ir.Table", entity: str, rows: ViewInput) -> ViewInput:
-    """The input without entities that have no event; as it is, if it does not know the entity."""
-    if entity not in rows.table.columns:
-        return rows
-    return replace(rows, table=rows.table.semi_join(events.select(entity).distinct(), entity))
-
-
-def _of_day(table: "ir.Table", time: str, day: date) -> "ir.Table":
+def of_day(table: "ir.Table", time: str, day: date) -> "ir.Table":
     return table.filter(table[time] >= start_of(day), table[time] < start_of(day + ONE_DAY))
+
+
+def _repeats(rows: pa.Table) -> int:
+    """How many rows are equal to the one before them."""
+    if rows.num_rows < 2:
+        return 0
+    before, after = rows.slice(0, rows.num_rows - 1), rows.slice(1)
+    same = [pc.fill_null(pc.equal(before[name], after[name]), False) for name in rows.column_names]
+    return pc.sum(reduce(pc.and_, same)).as_py() or 0

@@ -8,10 +8,12 @@ from ml_platform.core import digest, keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import ONE_DAY
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
-from ml_platform.features.views import input_days
+from ml_platform.features.views import definition, input_days
 from ml_platform.monitoring.retrain import Train, Wait, decide
 from ml_platform.resources.lake import Input, Lake, Manifest
 from ml_platform.training.windows import windows
+
+DEFINITION = "definition"  # tag of a feature view's partition: by which definition it was computed
 
 PartitionName = tuple[str, date]
 ReadManifest = Callable[[str, date], Manifest | None]  # Lake.manifest, or a cache of it
@@ -55,9 +57,9 @@ def required_inputs(lake: Lake, needs: Iterator[PartitionName]) -> list[Input]:
 
 
 def view_is_current(read: ReadManifest, catalog: Catalog, view: FeatureViewSpec, day: date) -> bool:
-    """Whether the view's day exists and was computed from what its raw partitions hold now."""
+    """Whether the view's day exists and was computed from what its raw partitions hold now, as its file says now."""
     manifest = read(keys.feature_view(view.name), day)
-    if manifest is None:
+    if manifest is None or manifest.tags.get(DEFINITION) != definition(view):
         return False
     return current_inputs(read, view_needs(catalog, view, day)) == list(manifest.inputs)
 

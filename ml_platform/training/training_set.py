@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
+from ml_platform.features.engine import Engine, read
 from ml_platform.features.point_in_time import as_of_column, join_events, join_snapshots
-from ml_platform.features.views import as_table, connect
 from ml_platform.training.windows import Windows
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def assemble(
     views: Sequence[FeatureViewSpec],
     features: "Mapping[str, pads.Dataset | pa.Table]",
     split: Windows,
+    engine: Engine,
 ) -> pa.Table:
     """Join rows with labels and point-in-time features.
 
@@ -51,15 +52,15 @@ def assemble(
     """
     import ibis
 
-    left, known = as_table(rows), as_table(labels)
+    left, known = engine.table(rows), engine.table(labels)
     right = known.select(*label_source.key, **{LABEL: known[label_column]})
     joined = left.inner_join(right, list(label_source.key)).select(*left.columns, LABEL)
-    tables = {name: as_table(computed) for name, computed in features.items()}
-    joined = join_snapshots(joined, row_source.event_time, [v for v in views if v.kind == "snapshot"], tables)
+    tables = {name: engine.table(computed) for name, computed in features.items()}
+    joined = join_snapshots(joined, row_source.event_time, [v for v in views if v.kind == "snapshot"], tables, engine)
     joined = join_events(joined, row_source, [v for v in views if v.kind == "rolling"], tables)
     is_validation = joined[row_source.event_time] >= start_of(split.validation[0])
     joined = joined.mutate(**{SPLIT: ibis.ifelse(is_validation, "validation", "train")})
-    return connect().to_pyarrow(joined.order_by([row_source.event_time, *row_source.key]))
+    return read(engine, joined.order_by([row_source.event_time, *row_source.key]))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dagster_k8s.job import get_user_defined_k8s_config
 from ml_platform.core.settings import Settings
 from ml_platform.data.contract import CHECKS
 from ml_platform.definitions import defs
+from ml_platform.features import health
 
 ROOT = Path(__file__).parents[2]
 NEVER_IMPORTED = ("torch", "pandas", "mlflow", "ibis", "duckdb", "kubernetes", "sklearn", "pandera", "feast")
@@ -58,6 +59,11 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
     assert found == {
         "transactions/raw": set(CHECKS) - {"references_exist"},
         "fraud_labels/raw": set(CHECKS),
+        **{f"features/{name}": set(health.CHECKS) for name in ("customer_activity", "terminal_risk")},
+        **{
+            f"features/{name}": set(health.CHECKS) - {"entities_are_covered"}
+            for name in ("customer_windows", "terminal_windows")
+        },
         "fraud_detection/training_set": {"no_future_information", "every_row_has_a_label"},
         "fraud_detection/evaluation": {
             "average_precision_is_above_minimum",

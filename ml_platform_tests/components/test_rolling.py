@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.components.candidate import make_training_set, training_set_asset
-from ml_platform.components.feature_view import compute, view_asset
+from ml_platform.components.feature_view import compute_day, view_asset
 from ml_platform.components.graph import asset_key, daily
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
@@ -19,7 +19,7 @@ from ml_platform.core.days import day_range
 from ml_platform.core.errors import RequestError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import CandidateSpec, ModelSpec, TrainingSpec
-from ml_platform.features.views import compute_rolling
+from ml_platform.features.engine import Embedded
 from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
 from ml_platform.resources.lake import Lake
@@ -29,6 +29,7 @@ from ml_platform.serving.requests import from_entities, from_rows
 from ml_platform.training.training_set import columns_of, part_of
 from ml_platform.training.windows import windows
 from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.features.computing import from_tables
 
 VIEWS = ("customer_windows", "terminal_windows")
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -58,9 +59,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory, landed_files: list[tuple[str,
     return lake
 
 
+def resources(lake: Lake) -> dict[str, dg.ResourceDefinition]:
+    given = {"lake": lake, "engine": Embedded()}
+    return {name: dg.ResourceDefinition.hardcoded_resource(one) for name, one in given.items()}
+
+
 def materialize(asset: dg.AssetsDefinition, lake: Lake, first: date, last: date) -> dg.ExecuteInProcessResult:
     tags = {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
-    return dg.materialize([asset], tags=tags, resources={"lake": dg.ResourceDefinition.hardcoded_resource(lake)})
+    return dg.materialize([asset], tags=tags, resources=resources(lake))
 
 
 def test_range_makes_every_day_from_its_own_raw_days(catalog: Catalog, lake: Lake) -> None:
@@ -78,13 +84,13 @@ def test_range_makes_every_day_from_its_own_raw_days(catalog: Catalog, lake: Lak
         )
         for source in view.inputs
     }
-    expected = compute_rolling(view, last, catalog.sources, tables)
+    expected = from_tables(view, last, catalog.sources, tables)
     assert lake.read_table(keys.feature_view(view.name), [last]).equals(expected)
 
 
 def test_day_is_current_until_one_of_its_raw_days_changes(catalog: Catalog, lake: Lake) -> None:
     view, day = catalog.views["customer_windows"], FIRST_DAY + timedelta(days=40)
-    compute(view, day, catalog, lake)
+    compute_day(view, day, catalog, lake, Embedded())
     assert view_is_current(lake.manifest, catalog, view, day)
     oldest, before = day - timedelta(days=30), day - timedelta(days=31)
     for changed, current in ((before, True), (oldest, False)):
@@ -126,7 +132,7 @@ def requested(catalog: Catalog, landed: Mapping[str, Iterable[date]]) -> dict[st
             for day in days:
                 event = dg.AssetMaterialization(asset_key(keys.raw(source)), partition=day.isoformat())
                 instance.report_runless_asset_event(event)
-        definitions = dg.Definitions(assets=[*raw, *assets], resources={"lake": object()})
+        definitions = dg.Definitions(assets=[*raw, *assets], resources={"lake": object(), "engine": object()})
         result = dg.evaluate_automation_conditions(definitions, instance)
         return {
             view: sorted(filter(None, result.get_requested_partitions(asset_key(keys.feature_view(view)))))
@@ -155,9 +161,9 @@ def trained(lake: Lake, with_model: Catalog, model: ModelSpec) -> tuple[bundle.B
     assert training_fingerprint(lake, with_model, model, TRAINING_DATE) is None
     for view in VIEWS:
         for day in used.days:
-            compute(with_model.views[view], day, with_model, lake)
+            compute_day(with_model.views[view], day, with_model, lake, Embedded())
     assert training_fingerprint(lake, with_model, model, TRAINING_DATE) is not None
-    results = list(make_training_set(model, with_model, TRAINING_DATE, lake, {}))
+    results = list(make_training_set(model, with_model, TRAINING_DATE, lake, Embedded(), {}))
     assert [r.check_results for r in results if isinstance(r, dg.MaterializeResult)]
     table = lake.read_table(keys.training_set(model.name), [TRAINING_DATE])
     files = train_candidate(

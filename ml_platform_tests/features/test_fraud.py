@@ -11,20 +11,14 @@ import pytest
 
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
-from ml_platform.features.views import compute_snapshot, input_days
+from ml_platform_tests.features.computing import by_day, day_of
 
 DAY = date(2018, 5, 20)
 
 
 def snapshot(catalog: Catalog, view: str, files: list[tuple[str, date, pa.Table]], day: date = DAY) -> pd.DataFrame:
     spec = catalog.views[view]
-    tables = {}
-    for source in spec.inputs:
-        wanted = set(input_days(spec, catalog.sources[source], day))
-        found = [table for name, file_day, table in files if name == source and file_day in wanted]
-        if found:
-            tables[source] = pa.concat_tables(found)
-    return compute_snapshot(spec, day, catalog.sources, tables).to_pandas().set_index(spec.entity)
+    return day_of(spec, day, catalog.sources, by_day(files)).to_pandas().set_index(spec.entity)
 
 
 @pytest.fixture(scope="session")

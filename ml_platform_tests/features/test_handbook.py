@@ -2,9 +2,7 @@
 # The stubs of Ibis, PyArrow and pandas know fewer methods than the libraries have.
 """The handbook's windows: as the book has them, as their definition says, and blind to what was not known yet."""
 
-from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -16,15 +14,16 @@ from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.imports import load_object
 from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.features.engine import Embedded, read
 from ml_platform.features.handbook import WINDOWS
-from ml_platform.features.views import compute_rolling, connect, input_days, view_input
+from ml_platform.features.views import input_days, view_input
 from ml_platform_tests.conftest import FIRST_DAY
 from ml_platform_tests.features import book
+from ml_platform_tests.features.computing import Days, by_day, day_of
 
 STAMP = pa.timestamp("us", tz="UTC")
 DELAY = timedelta(days=7)
 VIEWS = ("customer_windows", "terminal_windows")
-Days = Mapping[str, Mapping[date, pa.Table]]  # source -> day -> raw rows
 
 
 @pytest.fixture(scope="module")
@@ -35,39 +34,27 @@ def history() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def raw(history: pa.Table) -> Days:
-    return by_day(daily_files(history, DELAY))
-
-
-def by_day(files: Any) -> Days:
-    days: dict[str, dict[date, pa.Table]] = {"transactions": {}, "fraud_labels": {}}
-    for source, day, rows in files:
-        days[source][day] = rows
-    return days
+    return by_day(list(daily_files(history, DELAY)))
 
 
 def rolling(catalog: Catalog, view: str, raw: Days, day: date) -> pd.DataFrame:
     """One day by the platform's way: from the raw days that it needs, as far as there are any."""
-    spec = catalog.views[view]
-    tables = {}
-    for source in spec.inputs:
-        if found := [raw[source][d] for d in input_days(spec, catalog.sources[source], day) if d in raw[source]]:
-            tables[source] = pa.concat_tables(found)
-    return compute_rolling(spec, day, catalog.sources, tables).to_pandas()
+    return day_of(catalog.views[view], day, catalog.sources, raw).to_pandas()
 
 
 def over_all(catalog: Catalog, view: str, raw: Days) -> pd.DataFrame:
     """All days at once: what the view's function says, by transaction_id."""
     spec = catalog.views[view]
-    known = max(raw["transactions"]) + ONE_DAY
+    known, engine = max(raw["transactions"]) + ONE_DAY, Embedded()
     inputs = {
-        source: view_input(catalog.sources[source], pa.concat_tables(raw[source].values()), known)
+        source: view_input(catalog.sources[source], pa.concat_tables(raw[source].values()), known, engine)
         for source in spec.inputs
     }
     rows = load_object(spec.function or "", "function")(**inputs)
     selected = rows.select(
         "transaction_id", **{name: rows[name].fill_null(0).cast("float64") for name in spec.features}
     )
-    return connect().to_pyarrow(selected).to_pandas().set_index("transaction_id").sort_index()
+    return read(engine, selected).to_pandas().set_index("transaction_id").sort_index()
 
 
 def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
+from ml_platform.features.engine import Embedded, Engine, read
 from ml_platform.features.point_in_time import as_of_column, join_snapshots
-from ml_platform.features.views import as_table, connect
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 VIEW = FeatureViewSpec(
@@ -22,9 +22,11 @@ VIEW = FeatureViewSpec(
 STAMP = pa.timestamp("us", tz="UTC")
 
 
-def joined(events: list[tuple[int, float]], snapshots: list[tuple[int, int, float]]) -> list[dict[str, Any]]:
+def joined(
+    events: list[tuple[int, float]], snapshots: list[tuple[int, int, float]], engine: Engine | None = None
+) -> list[dict[str, Any]]:
     """Events (user, hours) joined with snapshots (user, day, value), in the order of the events."""
-    connection = connect()
+    engine = engine or Embedded()
     left = pa.table(
         {
             "row": pa.array(range(len(events)), pa.int64()),
@@ -39,8 +41,8 @@ def joined(events: list[tuple[int, float]], snapshots: list[tuple[int, int, floa
             "clicks": pa.array([value for _, _, value in snapshots], pa.float64()),
         }
     )
-    result = join_snapshots(as_table(left), "at", [VIEW], {"activity": as_table(right)})
-    return connection.to_pyarrow(result.order_by("row")).to_pylist()
+    result = join_snapshots(engine.table(left), "at", [VIEW], {"activity": engine.table(right)}, engine)
+    return read(engine, result.order_by("row")).to_pylist()
 
 
 def test_event_gets_the_snapshot_of_its_own_day() -> None:
@@ -88,3 +90,22 @@ def test_every_event_comes_back_once_with_the_value_of_a_plain_lookup(
     assert [row["clicks"] for row in rows] == [
         snapshots.get((user, day), -1.0) for (user, _), day in zip(events, days, strict=True)
     ]
+
+
+class WithoutAsOfJoin(Embedded):
+    """DuckDB as an engine that has none."""
+
+    joins_as_of = False
+
+
+@settings(max_examples=40)
+@given(EVENTS, SNAPSHOTS)
+def test_join_by_window_is_the_as_of_join(
+    events: list[tuple[int, float]], snapshots: dict[tuple[int, int], float]
+) -> None:
+    taken = [(user, day, value) for (user, day), value in snapshots.items()]
+    assert joined(events, taken) == joined(events, taken, WithoutAsOfJoin())
+
+
+def test_snapshot_of_the_very_moment_counts_without_an_as_of_join_as_well() -> None:
+    assert joined([(1, 24.0), (1, 24.0)], [(1, 0, 10.0), (1, 1, 20.0)], WithoutAsOfJoin())[0]["clicks"] == 20.0

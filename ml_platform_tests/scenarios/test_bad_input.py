@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ml_platform.components.feature_view import compute
+from ml_platform.components.feature_view import compute_day
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import FeatureError
 from ml_platform.core.spec import ViewInputSpec
+from ml_platform.features.engine import Embedded
 from ml_platform.local.producer import DailyFile
 from ml_platform.resources.ledger import accounts_of
 from ml_platform_tests.scenarios.conftest import Platform
@@ -183,8 +184,8 @@ def test_view_that_wants_good_days_refuses_a_degraded_one(week: Platform, catalo
     with pytest.raises(
         FeatureError, match=r"transactions/raw \[2018-04-02\] is degraded.*quarantine show transactions"
     ):
-        compute(strict, date(2018, 4, 3), catalog, week.lake)
-    assert compute(view, date(2018, 4, 3), catalog, week.lake).metadata
+        compute_day(strict, date(2018, 4, 3), catalog, week.lake, Embedded())
+    assert compute_day(view, date(2018, 4, 3), catalog, week.lake, Embedded()).metadata
 
 
 def test_failed_check_is_not_tried_again(week: Platform) -> None:

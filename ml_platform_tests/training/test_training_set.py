@@ -7,6 +7,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.features.engine import Embedded
 from ml_platform.features.point_in_time import as_of_column
 from ml_platform.features.views import AS_OF
 from ml_platform.training.training_set import LABEL, SPLIT, assemble, leakage, split_columns
@@ -62,6 +63,7 @@ def assembled(catalog: Catalog, labels: dict[int, int]) -> pa.Table:
         [rolling, view],
         {view.name: snapshot, rolling.name: rolling_rows(rolling)},
         WINDOWS,
+        Embedded(),
     )
 
 
