@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -20,10 +21,11 @@ import pyarrow.parquet as pq
 from benchmarks.figure import Figure
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.features.engine import Embedded, Engine, read
 from ml_platform.features.expressions import Expression
 from ml_platform.features.handbook import customer_windows, terminal_windows
 from ml_platform.features.point_in_time import join_snapshots
-from ml_platform.features.views import AS_OF, as_table, compute_rolling, connect, input_days, view_input
+from ml_platform.features.views import AS_OF, compute, input_days, view_input, view_inputs
 from ml_platform.training.training_set import columns_of
 from ml_platform_tests.features import book
 
@@ -61,7 +63,9 @@ def as_of_join() -> Iterator[Figure]:
     rows, snapshots = events_and_snapshots(list(view.features))
 
     def ours() -> pa.Table:
-        return connect().to_pyarrow(join_snapshots(as_table(rows), "at", [view], {view.name: as_table(snapshots)}))
+        engine = Embedded()
+        taken = {view.name: engine.table(snapshots)}
+        return read(engine, join_snapshots(engine.table(rows), "at", [view], taken, engine))
 
     def bare() -> pa.Table:
         connection = in_utc()
@@ -99,19 +103,23 @@ def write(folder: Path) -> int:
 
 def over_history(catalog: Catalog, folder: Path) -> dict[str, np.ndarray]:
     """All days in one expression, then the request features."""
+    engine = Embedded()
+    columns = columns_of(read(engine, history_of(catalog, folder, engine)))
+    request = catalog.views["handbook_request"].features
+    return columns | {name: Expression(name, f.expression or "")(columns) for name, f in request.items()}
+
+
+def history_of(catalog: Catalog, folder: Path, engine: Engine) -> ir.Table:
     known = FIRST_DAY + timedelta(days=DAYS)
     transactions, labels = (
-        view_input(catalog.sources[source], pads.dataset(folder / source), known)
+        view_input(catalog.sources[source], pads.dataset(folder / source), known, engine)
         for source in ("transactions", "fraud_labels")
     )
     rows = terminal_windows(replace(transactions, table=customer_windows(transactions)), labels)
     windows = [name for view in WINDOWED for name in catalog.views[view].features]
-    wanted = rows.select(
+    return rows.select(
         "transaction_id", "tx_datetime", "tx_amount", **{name: rows[name].fill_null(0) for name in windows}
     )
-    columns = columns_of(connect().to_pyarrow(wanted))
-    request = catalog.views["handbook_request"].features
-    return columns | {name: Expression(name, f.expression or "")(columns) for name, f in request.items()}
 
 
 def by_hand(folder: Path) -> dict[str, np.ndarray]:
@@ -158,7 +166,10 @@ def one_view(catalog: Catalog, view: str, folder: Path, day: date) -> pa.Table:
         source: pads.dataset([folder / source / f"{d}.parquet" for d in input_days(spec, catalog.sources[source], day)])
         for source in spec.inputs
     }
-    return compute_rolling(spec, day, catalog.sources, tables)
+    engine = Embedded()
+    return compute(
+        spec, day, catalog.sources, view_inputs(spec, day, catalog.sources, tables, engine), engine
+    ).read_all()
 
 
 def assert_same(ours: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

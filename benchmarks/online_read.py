@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from benchmarks.figure import Figure
 from ml_platform.core.catalog import load_catalog
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import SqliteStore
 
 ENTITIES = {"customer_id": 5_000, "terminal_id": 10_000}
 READS = 5_000
@@ -21,11 +21,11 @@ def online_read() -> Iterator[Figure]:
     rng = np.random.default_rng(0)
     views = load_catalog().snapshot_views()
     with tempfile.TemporaryDirectory() as folder:
-        store = OnlineStore(Path(folder) / "online.db")
+        store = SqliteStore(Path(folder) / "online.db")
         for view in views:
             count = ENTITIES[view.entity or ""]
             rows = pa.table({view.entity: np.arange(count), **{name: rng.random(count) for name in view.features}})
-            store.write(view.name, view.entity or "", rows, datetime(2018, 6, 1, tzinfo=UTC))
+            store.write(view, rows, datetime(2018, 6, 1, tzinfo=UTC))
         elapsed = []
         for _ in range(READS):
             ids = {entity: int(rng.integers(count)) for entity, count in ENTITIES.items()}

@@ -1,13 +1,17 @@
 """The documents say what is there: commands, variables, links and every YAML block."""
 
 import re
+from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 
-from ml_platform.core.catalog import DEFS, SPEC_OF_COMPONENT, load_catalog
+from ml_platform.core.catalog import DEFS, SPEC_OF_COMPONENT, Catalog, load_catalog
 from ml_platform.core.settings import Settings
+from ml_platform.core.spec import FeatureViewSpec
+from ml_platform_tests.features.computing import by_day, day_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "k8s" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,6 +56,21 @@ def test_model_of_the_readme_joins_the_built_in_catalog(tmp_path: Path) -> None:
     (tmp_path / "night_fraud").mkdir()
     (tmp_path / "night_fraud" / "defs.yaml").write_text(body)
     assert set(load_catalog(tmp_path).models) == {"fraud_detection", "night_fraud"}
+
+
+def test_view_of_the_features_page_computes(
+    tmp_path: Path, catalog: Catalog, landed_files: list[tuple[str, date, pa.Table]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third party's module, as the page has it, beside the platform."""
+    (code,) = [body for page, body in blocks("python") if page == "features.md"]
+    (declared,) = [yaml.safe_load(body) for page, body in blocks("yaml") if page == "features.md"]
+    (tmp_path / "fraudlib").mkdir()
+    (tmp_path / "fraudlib" / "merchants.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    view = FeatureViewSpec.model_validate(declared["attributes"])
+    rows = day_of(view, date(2018, 5, 20), catalog.sources, by_day(landed_files))
+    assert rows.num_rows > 100
+    assert min(rows["merchant_days_since_last"].to_pylist()) < 1
 
 
 def test_files_that_the_capabilities_name_exist() -> None:

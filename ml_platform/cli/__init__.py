@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from ml_platform.cli import backfill, quarantine, retention
+from ml_platform.cli import backfill, feast, quarantine, retention
 from ml_platform.core.catalog import load_catalog
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(backfill.backfill)
+app.command()(feast.feast)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
 console = Console(stderr=True)

@@ -1,14 +1,31 @@
 """OnlineStore: `features/online_store`, the newest snapshot of every view, where the model server looks features up."""
 
-import dagster as dg
+import random
+from datetime import date
+from uuid import uuid4
 
-from ml_platform.components.graph import HANDLED, RETRIES, SpecComponent, asset_key, dependency, read_catalog
+import dagster as dg
+import pyarrow as pa
+
+from ml_platform.components.graph import (
+    HANDLED,
+    RETRIES,
+    CheckOutcome,
+    SpecComponent,
+    asset_key,
+    dependency,
+    read_catalog,
+)
 from ml_platform.core import keys
 from ml_platform.core.days import start_of
 from ml_platform.core.spec import FeatureViewSpec, OnlineStoreSpec
+from ml_platform.features.health import differing
 from ml_platform.features.views import AS_OF
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import OnlineStore as Store
+
+MATCHES = "online_matches_offline"
+SAMPLE = 200  # ids of a view that are read back
 
 FOLLOWS_SNAPSHOTS = (
     dg.AutomationCondition.any_deps_updated().since(HANDLED)
@@ -27,33 +44,84 @@ class OnlineStore(SpecComponent):
 
 
 def online_store_asset(views: list[FeatureViewSpec]) -> dg.AssetsDefinition:
+    key = asset_key(keys.ONLINE_STORE)
+
     @dg.asset(
-        key=asset_key(keys.ONLINE_STORE),
+        key=key,
         deps=[dependency(keys.feature_view(view.name)) for view in views],
+        check_specs=[
+            dg.AssetCheckSpec(
+                MATCHES,
+                asset=key,
+                description="What the store answers is what the newest snapshots have.",
+                blocking=False,
+            )
+        ],
         automation_condition=FOLLOWS_SNAPSHOTS,
         retry_policy=RETRIES,
         group_name="features",
-        kinds={"sqlite"},
         tags={"stage": "online"},
         description="The newest snapshot of every feature view, read by entity id on the request path.",
     )
     def online_store(lake: dg.ResourceParam[Lake], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        return dg.MaterializeResult(metadata={view.name: publish(view, lake, store) for view in views})
+        said, wrong = {}, []
+        for declared in views:
+            day, rows = newest(declared, lake)
+            view = as_computed(declared, rows)
+            said[view.name] = publish(view, day, rows, store) if day else "no snapshot yet"
+            if day and (words := mismatch(view, day, rows, store)):
+                wrong.append(f"{view.name}: {words}")
+        check = CheckOutcome(MATCHES, not wrong, "; ".join(wrong))
+        return dg.MaterializeResult(metadata=said, check_results=[check.result()])
 
     return online_store
 
 
-def publish(view: FeatureViewSpec, lake: Lake, store: Store) -> str:
-    """Copy a view's newest snapshot to the store; says what is there now."""
-    key = keys.feature_view(view.name)
-    days = lake.days(key)
+def newest(view: FeatureViewSpec, lake: Lake) -> tuple[date | None, pa.Table]:
+    """The day of the view's newest snapshot, and its entities and features; None where there is no snapshot."""
+    days = lake.days(keys.feature_view(view.name))[-1:]
     if not days:
-        return "no snapshot yet"
+        return None, pa.table({})
+    return days[0], lake.read_table(keys.feature_view(view.name), days).drop_columns([AS_OF])
+
+
+def as_computed(view: FeatureViewSpec, rows: pa.Table) -> FeatureViewSpec:
+    """The view without the features that were declared after its snapshot was computed."""
+    there = {name: feature for name, feature in view.features.items() if name in rows.column_names}
+    return view.model_copy(update={"features": there})
+
+
+def publish(view: FeatureViewSpec, day: date, rows: pa.Table, store: Store) -> str:
+    """Put a snapshot into the store; says what is there now."""
+    if store.write(view, rows, start_of(day)):
+        return f"{rows.num_rows} rows as of {day}"
+    return f"kept newer rows as of {store.as_of(view.name):%Y-%m-%d}"
+
+
+def mismatch(view: FeatureViewSpec, day: date, rows: pa.Table, store: Store) -> str:
+    """How the store differs from a snapshot, by a sample of its ids and one that it does not have; "" if it does not."""
     assert view.entity is not None, "the spec guarantees it"
-    rows = lake.read_table(key, days[-1:]).drop_columns([AS_OF])
-    written = store.write(view.name, view.entity, rows, start_of(days[-1]))
-    return (
-        f"{rows.num_rows} rows as of {days[-1]}"
-        if written
-        else f"kept newer rows as of {store.as_of(view.name):%Y-%m-%d}"
+    sample = rows.take(random.sample(range(rows.num_rows), min(SAMPLE, rows.num_rows)))
+    ids = sample[view.entity].to_pylist()
+    nobody = nobody_of(rows[view.entity])
+    found = store.read(view.name, view.entity, [*ids, nobody], view.features)
+    if found.as_of != start_of(day):
+        return f"rows as of {found.as_of:%Y-%m-%d}, where the lake has {day}"
+    if nobody in found.rows:
+        return f"a row for {nobody}, which the lake does not have"
+    online = pa.Table.from_pylist(
+        [{view.entity: id_, **values} for id_, values in found.rows.items()],
+        pa.schema([rows.schema.field(name) for name in (view.entity, *view.features)]),
     )
+    common, different = differing([view.entity], list(view.features), sample, online)
+    if common < len(ids):
+        return f"no row for {len(ids) - common} of {len(ids)} ids"
+    return ", ".join(f"{name} differs for {count} of {len(ids)} ids" for name, count in different.items())
+
+
+def nobody_of(ids: pa.ChunkedArray) -> int | str:
+    """An id that is not among these."""
+    if pa.types.is_string(ids.type):
+        return f"nobody-{uuid4().hex}"
+    known = set(ids.to_pylist())
+    return next(candidate for candidate in range(-1, -len(known) - 2, -1) if candidate not in known)

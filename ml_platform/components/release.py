@@ -1,6 +1,7 @@
 """The second half of a training: `<model>/model_version` and `<model>/deployment`, both skipped if a gate says no."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -8,18 +9,21 @@ import dagster as dg
 
 from ml_platform.components.graph import (
     RETRIES,
+    CheckOutcome,
     asset_key,
     dependency,
     mistakes_are_final,
     model_attributes,
     training_date_of,
 )
+from ml_platform.components.parity import MATCHES, serving_matches_training
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.evaluation.report import Report
-from ml_platform.registry.versions import Version
+from ml_platform.features.engine import Engine
+from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.registry import Registry
@@ -85,41 +89,82 @@ def register(spec: ModelSpec, day: date, report: Report, lake: Lake, registry: R
 
 def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     key = keys.deployment(spec.name)
+    common = model_attributes(spec, catalog, "deployment", "fastapi")
     deployment_spec = dg.AssetSpec(
         asset_key(key),
         deps=[dependency(keys.model_version(spec.name)), dependency(keys.evaluation(spec.name))],
         description="The version as the model server serves it, read back. The gates are judged again before.",
         skippable=True,
-        **model_attributes(spec, catalog, "deployment", "fastapi"),
+        **common,
+    )
+    check_spec = dg.AssetCheckSpec(
+        MATCHES,
+        asset=asset_key(key),
+        blocking=True,
+        partitions_def=common["partitions_def"],
+        description="What the server answers over HTTP is what batch scoring of the same rows gives, to 1e-6.",
     )
 
-    @dg.multi_asset(name=key.replace("/", "__"), specs=[deployment_spec], retry_policy=RETRIES)
+    # can_subset: a check has no result where nothing is deployed.
+    @dg.multi_asset(
+        name=key.replace("/", "__"),
+        specs=[deployment_spec],
+        check_specs=[check_spec],
+        can_subset=True,
+        retry_policy=RETRIES,
+    )
     def deployment(
         context: dg.AssetExecutionContext,
         lake: dg.ResourceParam[Lake],
+        engine: dg.ResourceParam[Engine],
         registry: dg.ResourceParam[Registry],
         server: dg.ResourceParam[ModelServer],
-    ) -> Iterator[dg.MaterializeResult]:
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        day = training_date_of(context)
+
+        def prove(version: Version) -> CheckOutcome:
+            return serving_matches_training(spec, day, catalog, lake, engine, server, version.number)
+
         with mistakes_are_final():  # it has waited long enough for the server already
-            outcome = deploy(spec, training_date_of(context), lake, registry, server)
+            outcome = deploy(spec, day, lake, registry, server, prove)
         if isinstance(outcome, Hold):
             context.log.warning(f"not deployed: {outcome.reason}")
             return
+        if not outcome.check.passed:
+            yield outcome.check.result()
+            subject = keys.partition(key, day)
+            raise dg.Failure(f"{subject}: {outcome.check.description}; taken back", allow_retries=False)
         yield dg.MaterializeResult(
             metadata={
-                "version": outcome["version"],
-                "served_digest": outcome["digest"],
+                "version": outcome.served["version"],
+                "served_digest": outcome.served["digest"],
                 "served_by": dg.MetadataValue.url(f"{server.url}/models/{spec.name}"),
-            }
+            },
+            check_results=[outcome.check.result()],
         )
 
     return deployment
 
 
-def deploy(spec: ModelSpec, day: date, lake: Lake, registry: Registry, server: ModelServer) -> Hold | dict[str, Any]:
-    """Judge again, move the champion alias, and read back what the server serves.
+@dataclass(frozen=True)
+class Deployed:
+    """What the server says that it serves, and whether it scores as training does. If not, the aliases are as before."""
 
-    If the server does not take the version, the aliases go back to what they were.
+    served: dict[str, Any]
+    check: CheckOutcome
+
+
+def deploy(
+    spec: ModelSpec,
+    day: date,
+    lake: Lake,
+    registry: Registry,
+    server: ModelServer,
+    prove: Callable[[Version], CheckOutcome],
+) -> Hold | Deployed:
+    """Judge again, move the champion alias, read back what the server serves, and prove that it scores as it should.
+
+    If the server does not take the version, or scores otherwise, the aliases go back to what they were.
 
     Raises:
         DeploymentError: if there is no such version, or the server does not serve it.
@@ -140,8 +185,16 @@ def deploy(spec: ModelSpec, day: date, lake: Lake, registry: Registry, server: M
     if isinstance(action, Promote):
         registry.set_aliases(spec.name, action.aliases)
     try:
-        return server.wait_until_served(version)
+        deployed = Deployed(server.wait_until_served(version), prove(version))
     except BaseException:  # also when the run is terminated: nothing that was not read back stays champion
-        if registry.aliases(spec.name).champion == version:  # unless another deployment has gone on from here
-            registry.set_aliases(spec.name, before)
+        take_back(spec.name, version, before, registry)
         raise
+    if not deployed.check.passed:
+        take_back(spec.name, version, before, registry)
+    return deployed
+
+
+def take_back(model: str, version: Version, before: Aliases, registry: Registry) -> None:
+    """Give the aliases back, unless another deployment has gone on from here."""
+    if registry.aliases(model).champion == version:
+        registry.set_aliases(model, before)

@@ -13,7 +13,7 @@ from ml_platform.features.engine import Engine
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore, client_options
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import OnlineStore, online_store_at
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
 from ml_platform.resources.spark import engine_at
@@ -40,7 +40,7 @@ def engine() -> Engine:
 
 @dg.resource(description="The online store (ML_PLATFORM_ONLINE_STORE).")
 def online_store() -> OnlineStore:
-    return OnlineStore.at(load_settings())
+    return online_store_at(load_settings())
 
 
 @dg.resource(description="The model registry (MLFLOW_TRACKING_URI).")

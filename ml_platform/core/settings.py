@@ -36,7 +36,13 @@ class Settings(BaseSettings):
         default="", validation_alias="MLFLOW_TRACKING_URI", description="MLflow; default the embedded server"
     )
     online_store: str = Field(
-        default="", description="sqlite:///path of the online store; default <home>/online_store.db"
+        default="",
+        description="where features are looked up: sqlite:///path, or Feast's store at feast+sqlite:///path or "
+        "redis[s]://[user:password@]host[:port][/db]; default sqlite:///<home>/online_store.db",
+    )
+    feast_registry: str = Field(
+        default="",
+        description="Feast's registry: a path, s3://bucket/key or an SQLAlchemy URL; default <home>/feast/registry.db",
     )
     model_server: str = Field(default="", description="URL of the model server; default the embedded one")
     dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
@@ -82,6 +88,10 @@ class Settings(BaseSettings):
     @property
     def online_store_url(self) -> str:
         return self.online_store or f"sqlite:///{self.home / 'online_store.db'}"
+
+    @property
+    def feast_registry_url(self) -> str:
+        return self.feast_registry or str(self.home / "feast" / "registry.db")
 
     @property
     def model_server_url(self) -> str:

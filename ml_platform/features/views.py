@@ -49,17 +49,26 @@ class ViewInput:
         rows = self.table if table is None else table
         return rows[self.event_time] >= self.known_until - timedelta(days=days)
 
-    def window(self, days: int, by: str) -> "LegacyWindowBuilder":
+    def days_since(self, times: "ir.Value") -> "ir.Value":
+        """Days from these times to the end of what a view of this input may read."""
+        import ibis
+
+        return (ibis.literal(self.known_until).epoch_seconds() - times.epoch_seconds()) / 86_400
+
+    def window(self, days: int, by: str, strictly_before: bool = False) -> "LegacyWindowBuilder":
         """What of the same `by` was in the last `days` that were known at a row's event time t: (t - delay - days, t - delay].
 
-        It goes by time alone: without a delay, a row sees itself and all others of the same microsecond. Use it with
-        `over` on the input's table, or on one that was derived from it and has its column `event_time_us`.
+        It goes by time alone: without a delay, a row sees itself and all others of the same microsecond, or
+        `strictly_before` none of them. Use it with `over` on the input's table, or on one that was derived from it and has
+        its column `event_time_us`.
         """
         import ibis
 
         newest = self.delay // _MICROSECOND
         oldest = (self.delay + timedelta(days=days)) // _MICROSECOND - 1
-        return ibis.range_window(group_by=by, order_by=MOMENT, preceding=(oldest, newest))
+        return ibis.range_window(
+            group_by=by, order_by=MOMENT, preceding=(oldest, newest + 1 if strictly_before else newest)
+        )
 
 
 def known_until(source: SourceSpec, day: date) -> datetime:

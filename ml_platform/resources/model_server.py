@@ -35,11 +35,26 @@ class ModelServer:
                 return None
             return answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
-            raise DeploymentError(
-                f"{model}/deployment",
-                f"the model server at {self.url} does not answer: {error}",
-                "start it (make dev), or set ML_PLATFORM_MODEL_SERVER",
-            ) from error
+            raise self._silent(model, error) from error
+
+    def predict(self, model: str, body: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+        """The server's answer to a prediction request; a server that cannot look features up is given until the timeout.
+
+        Raises:
+            DeploymentError: with what the server says, if it is no answer.
+        """
+        deadline = self.clock() + timeout
+        while True:
+            try:
+                answer = httpx.post(f"{self.url}/models/{model}/predict", json=body, timeout=30)
+            except httpx.HTTPError as error:
+                raise self._silent(model, error) from error
+            if answer.status_code == httpx.codes.OK:
+                return answer.json()
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or self.clock() > deadline:
+                problem = f"the model server answers {answer.status_code}: {answer.text[:300]}"
+                raise DeploymentError(f"{model}/deployment", problem, "look at the model server's log")
+            self.sleep(1.0)
 
     def wait_until_served(self, version: Version, timeout: float = 60.0) -> dict[str, Any]:
         """Read back what is served until it is this version's digest.
@@ -73,3 +88,7 @@ class ModelServer:
                     "look at the model server's log",
                 )
             self.sleep(0.2)
+
+    def _silent(self, model: str, error: Exception) -> DeploymentError:
+        problem = f"the model server at {self.url} does not answer: {error}"
+        return DeploymentError(f"{model}/deployment", problem, "start it (make dev), or set ML_PLATFORM_MODEL_SERVER")

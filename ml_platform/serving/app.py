@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ml_platform.core import digest
 from ml_platform.core.errors import FeatureError, PlatformError, RequestError
 from ml_platform.core.settings import Settings, load_settings
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import OnlineStore, online_store_at
 from ml_platform.resources.registry import Registry
 from ml_platform.serving.models import Served, ServedModels
 from ml_platform.serving.requests import from_entities, from_rows
@@ -48,15 +49,18 @@ class PredictRequest(BaseModel):
 
 
 class PredictResponse(BaseModel):
+    """Scores in the order of the rows, and for each view that was looked up the moment that its features are as of."""
+
     model: str
     version: str
     scores: list[float]
+    as_of: dict[str, datetime] | None = None
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     models = ServedModels(Registry.at(settings))
-    store = OnlineStore.at(settings)
+    store = online_store_at(settings)
 
     async def follow_registry() -> None:
         while True:
@@ -121,11 +125,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _answer(served: Served, request: PredictRequest, store: OnlineStore) -> PredictResponse:
     schema = served.bundle.schema
     if request.entities is not None:
-        columns = from_entities(schema, request.entities, store)
+        columns, as_of = from_entities(schema, request.entities, store)
     else:
-        columns = from_rows(schema, request.rows or [])
-    scores = served.bundle.score(columns)
-    return PredictResponse(model=served.version.model, version=served.version.number, scores=scores.tolist())
+        columns, as_of = from_rows(schema, request.rows or []), None
+    scores = served.bundle.score(columns).tolist()
+    return PredictResponse(model=served.version.model, version=served.version.number, scores=scores, as_of=as_of)
 
 
 def _described(models: ServedModels, name: str) -> dict[str, Any]:

@@ -14,8 +14,13 @@ from ml_platform.resources.online_store import OnlineStore
 Row = Mapping[str, Any]
 
 
-def from_entities(schema: InputSchema, rows: Sequence[Row], store: OnlineStore) -> dict[str, np.ndarray]:
+def from_entities(
+    schema: InputSchema, rows: Sequence[Row], store: OnlineStore
+) -> tuple[dict[str, np.ndarray], dict[str, datetime]]:
     """Columns for rows that give ids and request columns; features are looked up, defaults where an id is unknown.
+
+    Returns:
+        The columns, and the moment that each view's features are as of.
 
     Raises:
         RequestError: naming row and field, if one is missing, unknown or of the wrong type; naming the rolling views, if
@@ -29,13 +34,15 @@ def from_entities(schema: InputSchema, rows: Sequence[Row], store: OnlineStore) 
         )
     _only(rows, [*schema.entities, *schema.request])
     columns = {name: _request_column(rows, name, type_) for name, type_ in schema.request.items()}
+    as_of: dict[str, datetime] = {}
     for view in schema.views:
         ids = [_entity(row, position, view) for position, row in enumerate(rows)]
-        found = store.read(view.name, view.entity, ids, view.features)
+        found = store.read(view.name, view.entity, [id_ for id_ in ids if id_ is not None], view.features)
+        as_of[view.name] = found.as_of
         for name, default in view.features.items():
-            values = (found[id_][name] if id_ in found else None for id_ in ids)
+            values = (found.rows[id_][name] if id_ is not None and id_ in found.rows else None for id_ in ids)
             columns[name] = np.array([default if value is None else value for value in values], dtype=np.float64)
-    return columns
+    return columns, as_of
 
 
 def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]:
@@ -102,8 +109,11 @@ def _text(value: Any, position: int, name: str) -> str:
     raise _error(position, name, f"must be a string, not {str(value)[:40]!r}")
 
 
-def _entity(row: Row, position: int, view: ViewSchema) -> int | str:
+def _entity(row: Row, position: int, view: ViewSchema) -> int | str | None:
+    """The id by which to look up; null, as in training, is nobody."""
     value = _required(row, position, view.entity)
+    if value is None:
+        return None
     if view.entity_type == "string":
         return _text(value, position, view.entity)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:

@@ -18,7 +18,19 @@ from ml_platform.definitions import defs
 from ml_platform.features import health
 
 ROOT = Path(__file__).parents[2]
-NEVER_IMPORTED = ("torch", "pandas", "mlflow", "ibis", "duckdb", "kubernetes", "sklearn", "pandera", "feast")
+NEVER_IMPORTED = (
+    "torch",
+    "pandas",
+    "mlflow",
+    "ibis",
+    "duckdb",
+    "kubernetes",
+    "sklearn",
+    "pandera",
+    "feast",
+    "redis",
+    "pyspark",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +53,7 @@ def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
         "fraud_labels/raw": ["fraud_labels/landed", "transactions/raw"],
         "features/customer_activity": ["transactions/raw"],
         "features/terminal_risk": raw,
+        "features/customer_bursts": ["transactions/raw"],
         "features/customer_windows": ["transactions/raw"],
         "features/terminal_windows": raw,
         "features/online_store": features,
@@ -62,9 +75,11 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
         **{f"features/{name}": set(health.CHECKS) for name in ("customer_activity", "terminal_risk")},
         **{
             f"features/{name}": set(health.CHECKS) - {"entities_are_covered"}
-            for name in ("customer_windows", "terminal_windows")
+            for name in ("customer_bursts", "customer_windows", "terminal_windows")
         },
+        "features/online_store": {"online_matches_offline"},
         "fraud_detection/training_set": {"no_future_information", "every_row_has_a_label"},
+        "fraud_detection/deployment": {"serving_matches_training"},
         "fraud_detection/evaluation": {
             "average_precision_is_above_minimum",
             "roc_auc_is_above_minimum",

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ml_platform.components.release import deploy
+from ml_platform.components.graph import CheckOutcome
+from ml_platform.components.parity import MATCHES
+from ml_platform.components.release import Deployed, deploy
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError
@@ -57,8 +58,13 @@ class Server:
 
 
 def deployed(
-    catalog: Catalog, folder: Path, registry: Registry, server: Server, metrics: dict[str, float] = METRICS
-) -> Hold | dict[str, Any]:
+    catalog: Catalog,
+    folder: Path,
+    registry: Registry,
+    server: Server,
+    metrics: dict[str, float] = METRICS,
+    scores_alike: bool = True,
+) -> Hold | Deployed:
 
     lake = Lake.at(Settings(lake=str(folder)))
     report = replace(
@@ -69,12 +75,15 @@ def deployed(
         champion=ChampionReport("1", {"average_precision": 0.5}),
     )
     lake.write_files(keys.evaluation("fraud_detection"), DAY, {REPORT: report.to_json()}, [])
-    return deploy(catalog.models["fraud_detection"], DAY, lake, registry, server)  # type: ignore[arg-type]
+    check = CheckOutcome(MATCHES, scores_alike)
+    return deploy(catalog.models["fraud_detection"], DAY, lake, registry, server, lambda _: check)  # type: ignore[arg-type]
 
 
 def test_served_version_is_champion_and_the_old_one_previous(catalog: Catalog, tmp_path: Path) -> None:
     registry = Registry()
-    assert deployed(catalog, tmp_path, registry, Server()) == {"version": "2", "digest": "new"}
+    outcome = deployed(catalog, tmp_path, registry, Server())
+    assert isinstance(outcome, Deployed)
+    assert outcome.served == {"version": "2", "digest": "new"}
     assert registry.held == Aliases(champion=registry.new, previous=registry.old)
 
 
@@ -82,6 +91,14 @@ def test_version_that_the_server_refuses_gives_the_aliases_back(catalog: Catalog
     registry = Registry()
     with pytest.raises(DeploymentError, match="refused"):
         deployed(catalog, tmp_path, registry, Server(refuses=True))
+    assert registry.history == [Aliases(champion=registry.new, previous=registry.old), Aliases(champion=registry.old)]
+
+
+def test_version_that_scores_otherwise_on_the_server_gives_the_aliases_back(catalog: Catalog, tmp_path: Path) -> None:
+    registry = Registry()
+    outcome = deployed(catalog, tmp_path, registry, Server(), scores_alike=False)
+    assert isinstance(outcome, Deployed)
+    assert not outcome.check.passed
     assert registry.history == [Aliases(champion=registry.new, previous=registry.old), Aliases(champion=registry.old)]
 
 

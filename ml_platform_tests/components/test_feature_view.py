@@ -11,8 +11,10 @@ import dagster as dg
 import ibis.expr.types as ir
 import pyarrow as pa
 import pytest
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from ml_platform.components.feature_view import compute_day, view_asset
+from ml_platform.components.graph import asset_key, daily
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
@@ -166,3 +168,26 @@ def test_distribution_is_held_against_the_week_before_once_windows_are_full(cata
     outcome, checks = make(catalog, lake)
     assert not checks["distribution_is_normal"]
     assert outcome.metadata
+
+
+def test_raw_day_that_changes_asks_for_exactly_the_days_that_read_it(catalog: Catalog) -> None:
+    """Fifty days are made; then the tenth is overwritten with other content, and the eleventh with the same."""
+    view, first = catalog.views[VIEW], date(2018, 4, 1)
+    raw, features = asset_key(keys.raw("transactions")), asset_key(KEY)
+    days = [day.isoformat() for day in day_range(first, first + timedelta(days=49))]
+
+    def event(key: dg.AssetKey, day: str, version: str) -> dg.AssetMaterialization:
+        return dg.AssetMaterialization(key, partition=day, tags={DATA_VERSION_TAG: version})
+
+    assets = [dg.AssetSpec(raw, partitions_def=daily(first)), view_asset(view, catalog)]
+    definitions = dg.Definitions(assets=assets, resources={"lake": object(), "engine": object()})
+    with dg.instance_for_test() as instance:
+        for day in days:
+            instance.report_runless_asset_event(event(raw, day, "one"))
+        for day in days[1:]:
+            instance.report_runless_asset_event(event(features, day, "one"))
+        before = dg.evaluate_automation_conditions(definitions, instance)
+        instance.report_runless_asset_event(event(raw, days[9], "two"))
+        instance.report_runless_asset_event(event(raw, days[10], "one"))
+        after = dg.evaluate_automation_conditions(definitions, instance, cursor=before.cursor)
+    assert sorted(filter(None, after.get_requested_partitions(features))) == days[10:40]

@@ -24,7 +24,7 @@ from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import training_fingerprint, training_needs, view_is_current
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import SqliteStore
 from ml_platform.serving.requests import from_entities, from_rows
 from ml_platform.training.training_set import columns_of, part_of
 from ml_platform.training.windows import windows
@@ -211,5 +211,5 @@ def test_model_answers_full_rows_and_refuses_ids(
     offline = loaded.score({name: values[:20] for name, values in columns_of(table).items()})
     np.testing.assert_allclose(loaded.score(from_rows(loaded.schema, rows)), offline, atol=1e-9)
     with pytest.raises(RequestError, match="customer_windows, terminal_windows has features of single events"):
-        from_entities(loaded.schema, [{"customer_id": 1}], OnlineStore(tmp_path / "online.db"))
+        from_entities(loaded.schema, [{"customer_id": 1}], SqliteStore(tmp_path / "online.db"))
     assert len(part_of(table, "validation")["label"]) > 0

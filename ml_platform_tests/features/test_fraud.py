@@ -2,8 +2,10 @@
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The fraud views against straightforward pandas, on simulated days."""
 
-from datetime import date, timedelta
+import itertools
+from datetime import date, datetime, timedelta
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -76,6 +78,74 @@ def test_terminal_risk_counts_only_frauds_whose_labels_are_known(
             check_index_type=False,
         )
     assert found["terminal_frauds_30d"].sum() == within(history, known_until, 30).tx_fraud.sum() > 0
+
+
+# --- against a plain loop over small histories --------------------------------------------------------------------------
+
+
+def days_before(moment: datetime, time: datetime) -> float:
+    return (moment - time) / timedelta(days=1)
+
+
+def test_unusual_amounts_and_the_newest_one_are_what_a_plain_loop_finds(
+    catalog: Catalog, landed_files: list, history: pd.DataFrame
+) -> None:
+    found, end = snapshot(catalog, "customer_activity", landed_files), start_of(DAY)
+    seen = 0
+    for customer, rows in within(history, DAY, 30).groupby("customer_id"):
+        median, row = rows.tx_amount.median(), found.loc[customer]
+        large = rows[rows.tx_amount > 3 * median]
+        assert row.customer_median_amount_30d == pytest.approx(median)
+        assert row.customer_last_amount in set(rows[rows.tx_datetime == rows.tx_datetime.max()].tx_amount)
+        for days in (3, 7, 14):
+            recent = large[large.tx_datetime >= pd.Timestamp(end) - pd.Timedelta(days=days)]
+            assert row[f"customer_large_amounts_{days}d"] == len(recent)
+        since = days_before(end, large.tx_datetime.max()) if len(large) else 60
+        assert row.customer_days_since_large == pytest.approx(since)
+        seen += len(large) > 0
+    assert seen > 10
+
+
+def test_run_of_frauds_and_last_labels_of_a_terminal_are_what_a_plain_loop_finds(
+    catalog: Catalog, landed_files: list, history: pd.DataFrame
+) -> None:
+    found, end = snapshot(catalog, "terminal_risk", landed_files), start_of(DAY)
+    known = within(history, DAY - timedelta(days=7), 30).sort_values(["tx_datetime", "transaction_id"])
+    runs = 0
+    for terminal, rows in known.groupby("terminal_id"):
+        newest_first = list(zip(rows.tx_fraud, rows.tx_datetime, strict=True))[::-1]
+        run = list(itertools.takewhile(lambda one: one[0] == 1, newest_first))
+        row = found.loc[terminal]
+        assert row.terminal_last_labels_fraud_share == pytest.approx(np.mean([fraud for fraud, _ in newest_first[:5]]))
+        assert row.terminal_fraud_run == len(run)
+        assert row.terminal_fraud_run_days == pytest.approx(days_before(end, run[-1][1]) if run else 60)
+        runs += len(run) > 1
+    assert runs > 3
+
+
+def test_bursts_know_what_was_strictly_before_and_nothing_of_the_transaction_itself(
+    catalog: Catalog, landed_files: list, history: pd.DataFrame
+) -> None:
+    rows = day_of(catalog.views["customer_bursts"], DAY, catalog.sources, by_day(landed_files)).to_pandas()
+    history = history.set_index("transaction_id")
+    of_customer = dict(list(history.groupby("customer_id")))
+    for _, row in rows.iloc[::7].iterrows():
+        now, mine = row.tx_datetime, of_customer[history.loc[row.transaction_id].customer_id]
+        mine = mine[mine.tx_datetime < now]
+
+        def of_last(days: int, before: pd.DataFrame = mine, at: pd.Timestamp = now) -> pd.DataFrame:
+            return before[before.tx_datetime > at - pd.Timedelta(days=days)]
+
+        assert row.customer_before_transactions_1d == len(of_last(1))
+        assert row.customer_before_transactions_7d == len(of_last(7))
+        assert row.customer_before_amount_1d == pytest.approx(of_last(1).tx_amount.sum())
+        if len(of_last(30)):
+            assert row.customer_before_mean_30d == pytest.approx(of_last(30).tx_amount.mean())
+            assert row.customer_before_std_30d == pytest.approx(of_last(30).tx_amount.std(ddof=0), abs=1e-6)
+            hours = (now - of_last(30).tx_datetime.max()) / pd.Timedelta(hours=1)
+            assert row.customer_hours_since_last == pytest.approx(hours)
+        else:
+            assert row.customer_hours_since_last == 720
 
 
 def test_labels_younger_than_their_delay_change_nothing(catalog: Catalog, landed_files: list) -> None:

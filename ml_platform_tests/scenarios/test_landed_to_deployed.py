@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import sqlite3
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -134,6 +136,25 @@ def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(
             row.setdefault(name, default)
     by_row = deployed.predict({"rows": full})
     np.testing.assert_allclose(by_id["scores"], by_row["scores"], atol=1e-9)
+
+
+def test_deployment_was_proven_to_score_as_training_does(deployed: Platform) -> None:
+    assert deployed.checks(f"{MODEL}/deployment", TRAINING_DATE) == {"serving_matches_training": True}
+
+
+def test_server_that_looks_up_other_values_than_the_lake_has_is_found_out(deployed: Platform) -> None:
+    """The online store is spoilt, the champion deployed again; then the store is published anew."""
+    path = deployed.settings.online_store_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as store, store:
+        store.execute("UPDATE customer_activity SET customer_mean_amount_30d = customer_mean_amount_30d * 2")
+    deployment, online_store = dg.AssetKey([MODEL, "deployment"]), dg.AssetKey(["features", "online_store"])
+    result = deployed.materialize([deployment], TRAINING_DATE.isoformat())
+    assert not result.success
+    assert "rows differ" in problems(result)[0]
+    assert deployed.checks(f"{MODEL}/deployment", TRAINING_DATE) == {"serving_matches_training": False}
+    assert deployed.materialize([online_store]).success
+    assert deployed.materialize([deployment], TRAINING_DATE.isoformat()).success
+    assert deployed.checks(f"{MODEL}/deployment", TRAINING_DATE) == {"serving_matches_training": True}
 
 
 def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_files: list[DailyFile]) -> None:

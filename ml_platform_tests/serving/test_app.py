@@ -1,7 +1,8 @@
 """The server over HTTP, with a registry that says what it is told."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,11 +14,13 @@ from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Version
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import online_store_at
 from ml_platform.serving import app as server
 from ml_platform_tests.conftest import eventually
 from ml_platform_tests.registry.test_bundle import make_bundle
+from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
 
+JUNE = datetime(2018, 6, 1, tzinfo=UTC)
 REQUEST = {"tx_amount": 12.5, "tx_datetime": "2018-06-01T10:00:00", "customer_id": 1, "terminal_id": 2}
 
 
@@ -51,14 +54,22 @@ def registry(catalog: Catalog) -> Told:
 
 @pytest.fixture
 def client(tmp_path: Path, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    store = OnlineStore(tmp_path / "online_store.db")
+    with serving(Settings(home=tmp_path), catalog, registry, monkeypatch) as client:
+        yield client
+
+
+@contextmanager
+def serving(
+    settings: Settings, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TestClient]:
+    """A server whose online store knows the customers and terminals 1 and 2."""
+    store = online_store_at(settings)
     for view in catalog.snapshot_views():
-        assert view.entity
-        rows = pa.table({view.entity: [1, 2], **{name: [1.0, 2.0] for name in view.features}})
-        store.write(view.name, view.entity, rows, datetime(2018, 6, 1, tzinfo=UTC))
+        rows = pa.table({str(view.entity): [1, 2], **{name: [1.0, 2.0] for name in view.features}})
+        store.write(view, rows, JUNE)
     monkeypatch.setattr(server.Registry, "at", lambda _: registry)
     monkeypatch.setattr(server, "SYNCHRONIZE_EVERY", 0.05)
-    with TestClient(server.create_app(Settings(home=tmp_path))) as client:
+    with TestClient(server.create_app(settings)) as client:
         yield client
 
 
@@ -72,9 +83,32 @@ def test_scores_by_id_and_by_full_row_are_the_same(client: TestClient, catalog: 
     customer, terminal = (catalog.views[name].features for name in ("customer_activity", "terminal_risk"))
     row = {**REQUEST, **dict.fromkeys(customer, 1.0), **dict.fromkeys(terminal, 2.0)}
     by_row = client.post("/models/fraud/predict", json={"rows": [row]}).json()
-    assert by_id == by_row
+    assert by_id == {**by_row, "as_of": {view.name: "2018-06-01T00:00:00Z" for view in catalog.snapshot_views()}}
+    assert by_row["as_of"] is None
     assert by_id["version"] == "1"
     assert 0 < by_id["scores"][0] < 1
+
+
+def test_answer_is_the_same_from_every_online_store(
+    client: TestClient,
+    at_store: Settings,  # noqa: F811
+    catalog: Catalog,
+    registry: Told,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ready(client)
+    body = {"entities": [REQUEST, {**REQUEST, "customer_id": 2}, {**REQUEST, "terminal_id": 99}]}
+    expected = client.post("/models/fraud/predict", json=body).json()
+    assert len(set(expected["scores"])) == 3
+    with serving(at_store, catalog, registry, monkeypatch) as other:
+        ready(other)
+        assert other.post("/models/fraud/predict", json=body).json() == expected
+        for view in catalog.snapshot_views():
+            rows = pa.table({str(view.entity): [1], **{name: [3.0] for name in view.features}})
+            online_store_at(at_store).write(view, rows, JUNE + timedelta(days=1))
+        after = other.post("/models/fraud/predict", json=body).json()
+    assert set(after["as_of"].values()) == {"2018-06-02T00:00:00Z"}
+    assert after["scores"] != expected["scores"]
 
 
 def test_health_readiness_and_version(client: TestClient) -> None:

@@ -10,30 +10,43 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.core.errors import FeatureError, RequestError
+from ml_platform.core.settings import Settings
+from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.registry.bundle import InputSchema, ViewSchema
-from ml_platform.resources.online_store import OnlineStore
+from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
 from ml_platform.serving.requests import from_entities, from_rows
+from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
 
 SCHEMA = InputSchema(
     {"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", "int64", {"clicks": -1.0, "age": 0.0}),)
 )
+VIEW = FeatureViewSpec(
+    name="activity",
+    entity="user",
+    function="somewhere.activity",
+    inputs={"visits": ViewInputSpec(window_days=1)},
+    features={"clicks": FeatureSpec(default=-1.0), "age": FeatureSpec()},
+)
+APRIL = datetime(2018, 4, 1, tzinfo=UTC)
 ENTITY = {"user": 7, "amount": 5, "at": "2018-04-01T12:00:00"}
 ROW = {"amount": 5.0, "at": "2018-04-01T12:00:00", "clicks": 3, "age": None}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> OnlineStore:
-    store = OnlineStore(tmp_path / "online.db")
+def store(at_store: Settings) -> OnlineStore:  # noqa: F811
+    store = online_store_at(at_store)
     rows = pa.table({"user": [7, 8], "clicks": pa.array([3.0, None]), "age": [1.0, 2.0]})
-    store.write("activity", "user", rows, datetime(2018, 4, 1, tzinfo=UTC))
+    store.write(VIEW, rows, APRIL)
     return store
 
 
 def test_features_are_looked_up_and_unknown_or_null_ones_get_their_defaults(store: OnlineStore) -> None:
-    columns = from_entities(SCHEMA, [ENTITY, {**ENTITY, "user": 8}, {**ENTITY, "user": 99}], store)
-    assert columns["clicks"].tolist() == [3.0, -1.0, -1.0]
-    assert columns["age"].tolist() == [1.0, 2.0, 0.0]
-    assert columns["amount"].tolist() == [5.0, 5.0, 5.0]
+    users = (8, 99, None)
+    columns, as_of = from_entities(SCHEMA, [ENTITY, *({**ENTITY, "user": user} for user in users)], store)
+    assert columns["clicks"].tolist() == [3.0, -1.0, -1.0, -1.0]
+    assert columns["age"].tolist() == [1.0, 2.0, 0.0, 0.0]
+    assert columns["amount"].tolist() == [5.0, 5.0, 5.0, 5.0]
+    assert as_of == {"activity": APRIL}
 
 
 def test_model_with_rolling_features_answers_full_rows_and_says_so_to_ids(store: OnlineStore) -> None:
@@ -89,7 +102,7 @@ def test_missing_field_is_named(missing: str) -> None:
         from_rows(SCHEMA, [{key: value for key, value in ROW.items() if key != missing}])
 
 
-@pytest.mark.parametrize("user", [None, 1.5, True, 2**63, [1], "7"])
+@pytest.mark.parametrize("user", [1.5, True, 2**63, [1], "7"])
 def test_impossible_id_is_named(store: OnlineStore, user: Any) -> None:
     with pytest.raises(RequestError, match="field 'user': must be a 64-bit integer"):
         from_entities(SCHEMA, [{**ENTITY, "user": user}], store)
@@ -97,14 +110,15 @@ def test_impossible_id_is_named(store: OnlineStore, user: Any) -> None:
 
 def test_store_that_cannot_be_read_is_no_reason_for_defaults(tmp_path: Path) -> None:
     with pytest.raises(FeatureError):
-        from_entities(SCHEMA, [ENTITY], OnlineStore(tmp_path / "nothing.db"))
+        from_entities(SCHEMA, [ENTITY], SqliteStore(tmp_path / "nothing.db"))
 
 
 def test_flags_and_string_ids_are_taken_as_what_they_are(tmp_path: Path) -> None:
     schema = InputSchema({"vip": "bool"}, (ViewSchema("activity", "name", "string", {"clicks": -1.0}),))
-    store = OnlineStore(tmp_path / "online.db")
-    store.write("activity", "name", pa.table({"name": ["ann"], "clicks": [3.0]}), datetime(2018, 4, 1, tzinfo=UTC))
-    columns = from_entities(schema, [{"name": "ann", "vip": True}], store)
+    store = SqliteStore(tmp_path / "online.db")
+    view = VIEW.model_copy(update={"entity": "name", "features": {"clicks": FeatureSpec()}})
+    store.write(view, pa.table({"name": ["ann"], "clicks": [3.0]}), APRIL)
+    columns, _ = from_entities(schema, [{"name": "ann", "vip": True}], store)
     assert (columns["clicks"].tolist(), columns["vip"].dtype) == ([3.0], np.dtype(bool))
     with pytest.raises(RequestError, match="field 'vip': must be true or false"):
         from_entities(schema, [{"name": "ann", "vip": 1}], store)
