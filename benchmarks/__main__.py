@@ -14,6 +14,7 @@ from benchmarks.ingest import ingest
 from benchmarks.latency import latency
 from benchmarks.load_definitions import load_definitions
 from benchmarks.online_read import online_read
+from benchmarks.trainer import trainer
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "load_definitions": load_definitions,
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "features": features,
     "as_of_join": as_of_join,
     "online_read": online_read,
+    "trainer": trainer,
     "latency": latency,
 }
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"

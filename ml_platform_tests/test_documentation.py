@@ -4,6 +4,7 @@ import re
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from ml_platform.core.catalog import DEFS, SPEC_OF_COMPONENT, Catalog, load_catalog
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.training.trainers import Context, Labelled, trainer_named
 from ml_platform_tests.features.computing import by_day, day_of
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +73,17 @@ def test_view_of_the_features_page_computes(
     rows = day_of(view, date(2018, 5, 20), catalog.sources, by_day(landed_files))
     assert rows.num_rows > 100
     assert min(rows["merchant_days_since_last"].to_pylist()) < 1
+
+
+def test_trainer_of_the_training_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [body for page, body in blocks("python") if page == "training.md"]
+    (tmp_path / "pricelib").mkdir()
+    (tmp_path / "pricelib" / "trainers.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer = trainer_named("pricelib.trainers.Majority")
+    rows = Labelled(np.ones((4, 2), np.float32), np.array([0, 1, 1, 1]))
+    fitted = trainer.fit({}, rows, rows, Context("binary_classification", 2, 1))
+    assert trainer.load(fitted.save()).predict(rows.x).tolist() == [0.75] * 4
 
 
 def test_files_that_the_capabilities_name_exist() -> None:

@@ -14,6 +14,7 @@ from ml_platform.components.graph import (
     asset_key,
     days_back,
     dependency,
+    markdown_table,
     mistakes_are_final,
     model_attributes,
     training_date_of,
@@ -24,10 +25,12 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import ModelSpec
+from ml_platform.core.tasks import METRICS
 from ml_platform.data.contract import arrow_schema
 from ml_platform.features.engine import Engine
 from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
+from ml_platform.registry.leaderboard import Entry, labels_of
 from ml_platform.resources.cluster import pod_config
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
@@ -36,6 +39,14 @@ from ml_platform.training.windows import windows
 
 NO_FUTURE = "no_future_information"
 ROWS_LABELLED = "every_row_has_a_label"
+# Dagster's names of the libraries that trainers use.
+KINDS = {
+    "mlp": "torch",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "linear": "scikitlearn",
+    "forest": "scikitlearn",
+}
 
 
 def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
@@ -121,11 +132,12 @@ def make_training_set(
         raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
     tags = {"inputs_fingerprint": inputs_fingerprint(inputs), **runs}
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
-    positives = int(columns_of(table.select([LABEL]))[LABEL].sum())
+    binary = spec.task == "binary_classification"
+    positives = {"positives": int(columns_of(table.select([LABEL]))[LABEL].sum())} if binary else {}
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": manifest.rows,
-            "positives": positives,
+            **positives,
             "train": f"{used.train[0]} to {used.train[1]}",
             "validation": f"{used.validation[0]} to {used.validation[1]}",
             "input_partitions": len(inputs),
@@ -136,22 +148,25 @@ def make_training_set(
 
 
 def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
+    names = list(dict.fromkeys(one.trainer for one in spec.candidates))
+    kinds = list(dict.fromkeys(KINDS[name] for name in names if name in KINDS))
+    several = len(spec.candidates) > 1
+    trainers = f"The best by {spec.select_by} of {', '.join(names)}" if several else f"A trained {names[0]}"
+
     @dg.asset(
         key=asset_key(keys.candidate(spec.name)),
         deps=[dependency(keys.training_set(spec.name))],
         op_tags={"dagster-k8s/config": pod_config(spec.resources)},
         retry_policy=RETRIES,
-        description=f"A trained {spec.candidates[0].trainer} as a bundle: weights, fitted transforms, schema, manifest, model card.",
-        **model_attributes(spec, catalog, "candidate", "torch"),
+        description=f"{trainers}, as a bundle: model, fitted transforms, schema, manifest, model card.",
+        **model_attributes(spec, catalog, "candidate", *kinds[:3]),  # Dagster takes three at most
     )
     def candidate(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
         day = training_date_of(context)
         with mistakes_are_final(), tracking.step(spec.name) as mlflow:
-            mlflow.log_params(
-                {"trainer": spec.candidates[0].trainer, "training_date": day, **spec.candidates[0].params}
-            )
+            mlflow.log_params({"training_date": day, **tracked_params(spec)})
 
             def on_epoch(epoch: int, figures: dict[str, float]) -> None:
                 mlflow.log_metrics(figures, step=epoch)
@@ -159,16 +174,29 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
                     f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 )
 
-            return train(spec, catalog, day, lake, mlflow.active_run().info.run_id, on_epoch)
+            result, leaderboard = train(spec, catalog, day, lake, mlflow.active_run().info.run_id, on_epoch)
+            if len(leaderboard) > 1:
+                mlflow.log_metrics({f"{e.candidate}_{n}": v for e in leaderboard for n, v in e.metrics.items()})
+            return result
 
     return candidate  # type: ignore[return-value]  # the overload is lost behind **common
 
 
+def tracked_params(spec: ModelSpec) -> dict[str, Any]:
+    """Trainer and params of each candidate for MLflow; with several, each name begins with the candidate's."""
+    several = len(spec.candidates) > 1
+    return {
+        f"{label}_{name}" if several else name: value
+        for label, one in zip(labels_of(spec.candidates), spec.candidates, strict=True)
+        for name, value in {"trainer": one.trainer, **one.params}.items()
+    }
+
+
 def train(
     spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any
-) -> dg.MaterializeResult:
+) -> tuple[dg.MaterializeResult, list[Entry]]:
     training_set = lake.require(keys.training_set(spec.name), day)
-    files = train_candidate(
+    trained = train_candidate(
         spec,
         day,
         catalog.sources[spec.entity_rows],
@@ -179,15 +207,31 @@ def train(
         [asdict(one) for one in training_set.inputs],
         on_epoch,
     )
+    files = trained.files
     inputs = [training_set.as_input(keys.training_set(spec.name), day)]
     manifest = lake.write_files(keys.candidate(spec.name), day, files, inputs, {"mlflow_run_id": mlflow_run})
     metrics = json.loads(files[bundle.METRICS])
-    return dg.MaterializeResult(
+    result = dg.MaterializeResult(
         metadata={
             **metrics,
             "bundle_digest": manifest.content_hash,
             "mlflow_run_id": mlflow_run,
             "files": ", ".join(files),
+            "leaderboard": markdown_table([_row(entry, spec) for entry in trained.leaderboard]),
             "model_card": dg.MetadataValue.md(files[bundle.MODEL_CARD].decode()),
         }
     )
+    return result, trained.leaderboard
+
+
+def _row(entry: Entry, spec: ModelSpec) -> dict[str, Any]:
+    """An entry of the leaderboard as people read it."""
+    figures = {name: f"{entry.metrics[name]:.4f}" if name in entry.metrics else "" for name in METRICS[spec.task]}
+    return {
+        "candidate": entry.candidate,
+        "params": json.dumps(entry.params),
+        **figures,
+        "seconds": f"{entry.seconds:.1f}",
+        "status": entry.status,
+        "error": entry.error.replace("\n", " "),
+    }

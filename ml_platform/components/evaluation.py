@@ -65,15 +65,15 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
 
 def make_report(spec: ModelSpec, day: date, lake: Lake, registry: Registry) -> tuple[Report, bytes]:
     """Load the candidate's bundle and its validation rows, measure it and the champion, and write the report."""
-    from ml_platform.evaluation.plots import curves
+    from ml_platform.evaluation.plots import picture
 
     files = lake.read_files(keys.candidate(spec.name), day)
     candidate = bundle.unpack(files, keys.partition(keys.candidate(spec.name), day))
     table = lake.read_table(keys.training_set(spec.name), [day])
     rows = part_of(table, "validation")
-    champion = champion_report(spec.name, registry, rows)
-    report, scores = evaluate(spec.name, day.isoformat(), candidate.digest, candidate.score, rows, champion)
-    png = curves(rows[LABEL], scores, f"{spec.name} as of {day}")
+    champion = champion_report(spec, registry, rows)
+    report, scores = evaluate(spec.name, spec.task, day.isoformat(), candidate.digest, candidate.score, rows, champion)
+    png = picture(spec.task, rows[LABEL], scores, f"{spec.name} as of {day}")
     inputs = [
         lake.require(keys.candidate(spec.name), day).as_input(keys.candidate(spec.name), day),
         lake.require(keys.training_set(spec.name), day).as_input(keys.training_set(spec.name), day),
@@ -82,16 +82,16 @@ def make_report(spec: ModelSpec, day: date, lake: Lake, registry: Registry) -> t
     return report, png
 
 
-def champion_report(model: str, registry: Registry, rows: Any) -> ChampionReport | None:
+def champion_report(spec: ModelSpec, registry: Registry, rows: Any) -> ChampionReport | None:
     """The champion on these rows; None if the model has none; with the problem if it cannot be measured."""
     number = ""
     try:
-        champion = registry.aliases(model).champion
+        champion = registry.aliases(spec.name).champion
         if champion is None:
             return None
         number = champion.number
         score: Score = bundle.unpack(registry.download(champion), champion.label).score
-        return measure_champion(number, score, rows)
+        return measure_champion(number, spec.task, score, rows)
     except PlatformError as error:
         return ChampionReport(number, None, str(error))
 
@@ -107,7 +107,7 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
         metadata={
             **report.metrics,
             "rows": report.rows,
-            "positives": report.positives,
+            **({"rows_per_class": ", ".join(f"{rows:,}" for rows in report.class_rows)} if report.class_rows else {}),
             "passed": all(gate.passed for gate in gates),
             "gates": markdown_table(
                 [{"gate": g.name, "passed": "yes" if g.passed else "NO", "why": g.reason} for g in gates]

@@ -52,7 +52,8 @@ def serving_matches_training(
     if answer["version"] != version:
         return CheckOutcome(MATCHES, False, f"version {answer['version']} answered, not {version}")
     online, batch = np.asarray(answer["scores"]), candidate.score(columns)
-    apart = np.abs(online - batch)
+    # One number a row, also of several classes; relative for values beyond one.
+    apart = (np.abs(online - batch) / np.maximum(1.0, np.abs(batch))).reshape(len(batch), -1).max(axis=1)
     words = f"{(apart > TOLERANCE).sum()} of {len(apart)} rows differ, by {apart.max():.2g} at most"
     metadata = {"rows": len(apart), "largest_difference": float(apart.max()), "as_of": answer["as_of"] or "full rows"}
     return CheckOutcome(MATCHES, bool((apart <= TOLERANCE).all()), words, metadata)

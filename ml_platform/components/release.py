@@ -56,7 +56,7 @@ def model_version_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinitio
                 "version": version.number,
                 "bundle_digest": version.digest,
                 "mlflow_run_id": version.run_id,
-                **{name: report.metrics[name] for name in ("average_precision", "roc_auc")},
+                **report.metrics,
             }
         )
 

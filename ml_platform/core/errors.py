@@ -6,7 +6,8 @@
     ├── LandingError       the landing bucket cannot be read or written
     ├── LakeError          a partition is missing or its files are not what its manifest says
     ├── FeatureError       a feature view or expression cannot be computed
-    ├── TrainingError      there is nothing sound to train on
+    ├── TrainingError      there is nothing sound to train on, or training does not converge
+    ├── Interrupted        a training was asked to stop; it goes on from its checkpoint
     ├── BundleError        a model bundle is incomplete or was changed
     ├── RegistryError      the model registry is unreachable or contradicts itself
     ├── DeploymentError    the model server does not serve what it should
@@ -52,6 +53,10 @@ class FeatureError(PlatformError):
 
 
 class TrainingError(PlatformError):
+    pass
+
+
+class Interrupted(PlatformError):  # noqa: N818  # no error: it was asked for
     pass
 
 

@@ -41,6 +41,21 @@ def candidate(model: str) -> str:
     return f"{model}/candidate"
 
 
+def training_job(model: str, position: int) -> str:
+    """What a training process of its own is to fit: the candidate at this position of the model file."""
+    return f"{model}/training_job_{position}"
+
+
+def trained(model: str, position: int) -> str:
+    """What such a process fitted: the trainer's files."""
+    return f"{model}/trained_{position}"
+
+
+def checkpoint(model: str, position: int) -> str:
+    """How far such a fit is."""
+    return f"{model}/checkpoint_{position}"
+
+
 def evaluation(model: str) -> str:
     return f"{model}/evaluation"
 

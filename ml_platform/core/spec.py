@@ -5,10 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 
+from ml_platform.core.tasks import METRICS, SELECT_BY, Metric, Task
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smhd]$")]
 ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+TrainerName = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)$")]
 ColumnType = Literal["int8", "int16", "int32", "int64", "float32", "float64", "bool", "string", "timestamp"]
 FeatureType = Literal["int64", "float64"]
 
@@ -308,11 +311,16 @@ class TrainingSpec(Spec):
     validation_days: int = Field(default=7, ge=1, description="days of rows, after the embargo, that it is judged on")
     embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
     cadence: Literal["daily", "weekly", "monthly"] = "weekly"
-    seed: int = 7
+    seed: int = Field(default=7, ge=0, lt=2**31)
+    select_by: Metric | None = Field(
+        default=None,
+        description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
+        "log_loss for several classes, rmse for regression",
+    )
 
 
 class CandidateSpec(Spec):
-    trainer: Name
+    trainer: TrainerName = Field(description="a built-in trainer's name, or the import path of your own")
     params: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -343,7 +351,6 @@ class ResourcesSpec(Spec):
         return self
 
 
-Metric = Literal["average_precision", "roc_auc", "log_loss", "brier", "accuracy", "precision", "recall", "f1"]
 BuiltInCheck = Literal["no_null_predictions", "prediction_latency_p99_ms", "min_class_ratio"]
 
 
@@ -393,7 +400,7 @@ class GateSpec(Spec):
             return "Every prediction is a finite number."
         subject = {
             "prediction_latency_p99_ms": "The 99th percentile of a single prediction's latency in ms",
-            "min_class_ratio": "The share of the rarer class among the validation rows",
+            "min_class_ratio": "The share of the rarest class among the validation rows",
         }.get(self.check or "", f"{self.metric} on the validation rows")
         if self.better_than_champion_by is not None:
             return (
@@ -403,12 +410,14 @@ class GateSpec(Spec):
 
 
 class ModelSpec(Described):
-    task: Literal["binary_classification"] = "binary_classification"
+    task: Task = "binary_classification"
     entity_rows: Name = Field(description="the source whose rows are scored: one training row each")
     label: LabelSpec
     features: tuple[Name, ...] = Field(min_length=1, description="names of feature views")
     training: TrainingSpec = TrainingSpec()
-    candidates: tuple[CandidateSpec, ...] = Field(min_length=1, max_length=1)
+    candidates: tuple[CandidateSpec, ...] = Field(
+        min_length=1, description="trained side by side on the same rows; the best by training.select_by is taken"
+    )
     resources: ResourcesSpec = ResourcesSpec()
     gates: tuple[GateSpec, ...] = Field(
         default=(GateSpec(check="no_null_predictions"),), description="what a candidate passes to be registered"
@@ -420,6 +429,22 @@ class ModelSpec(Described):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two gates say the same: {', '.join(sorted(twice))}")
         return self
+
+    @model_validator(mode="after")
+    def _metrics_are_of_the_task(self) -> "ModelSpec":
+        named = {"training.select_by": self.training.select_by}
+        named |= {f"gates.{position}.metric": gate.metric for position, gate in enumerate(self.gates)}
+        for field, metric in named.items():
+            if metric is not None and metric not in METRICS[self.task]:
+                raise ValueError(f"{field}: {metric} is no metric of {self.task}; {', '.join(METRICS[self.task])} are")
+        if self.task == "regression" and any(gate.check == "min_class_ratio" for gate in self.gates):
+            raise ValueError("gates: min_class_ratio is for classes, and regression has none")
+        return self
+
+    @property
+    def select_by(self) -> Metric:
+        """The metric by which the best candidate is taken."""
+        return self.training.select_by or SELECT_BY[self.task]
 
 
 class AutomationSpec(Spec):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ml_platform.core.spec import GateSpec
+from ml_platform.core.tasks import LOWER_IS_BETTER
 from ml_platform.evaluation.report import Report
 
 
@@ -32,12 +33,8 @@ def _judge(gate: GateSpec, report: Report) -> GateResult:
     if gate.check == "prediction_latency_p99_ms":
         return _at_most(gate.name, "p99 latency of one prediction in ms", report.latency_p99_ms, gate.max)
     if gate.check == "min_class_ratio":
-        return _at_least(
-            gate.name,
-            "share of the rarer class",
-            min(report.positives, report.rows - report.positives) / report.rows,
-            gate.min,
-        )
+        share = min(report.class_rows, default=float("nan")) / report.rows
+        return _at_least(gate.name, "share of the rarest class", share, gate.min)
     assert gate.metric is not None, "the spec guarantees it"
     value = report.metrics.get(gate.metric, float("nan"))
     if gate.better_than_champion_by is not None:
@@ -45,9 +42,6 @@ def _judge(gate: GateSpec, report: Report) -> GateResult:
     if gate.min is not None:
         return _at_least(gate.name, gate.metric, value, gate.min)
     return _at_most(gate.name, gate.metric, value, gate.max)
-
-
-LOWER_IS_BETTER = frozenset({"log_loss", "brier"})
 
 
 def _against_champion(gate: GateSpec, metric: str, value: float, report: Report) -> GateResult:

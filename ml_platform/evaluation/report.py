@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ml_platform.evaluation.metrics import binary_metrics, single_row_latency_ms
+from ml_platform.core.tasks import Task
+from ml_platform.evaluation.metrics import measure, single_row_latency_ms
 from ml_platform.training.training_set import LABEL
 
 
@@ -21,13 +22,13 @@ class ChampionReport:
 
 @dataclass(frozen=True)
 class Report:
-    """`champion` is None if the model has never had one."""
+    """`class_rows`: how many rows have the label 0, 1, ...; empty for regression. `champion`: None if there never was one."""
 
     model: str
     training_date: str
     bundle_digest: str
     rows: int
-    positives: int
+    class_rows: tuple[int, ...]
     null_predictions: int
     latency_p99_ms: float
     metrics: Mapping[str, float]
@@ -40,6 +41,7 @@ class Report:
     def from_json(cls, text: bytes) -> "Report":
         content = json.loads(text)
         champion = ChampionReport(**content.pop("champion")) if content["champion"] else content.pop("champion")
+        content["class_rows"] = tuple(content["class_rows"])
         return cls(**content, champion=champion)
 
 
@@ -48,6 +50,7 @@ Score = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 def evaluate(
     model: str,
+    task: Task,
     training_date: str,
     bundle_digest: str,
     score: Score,
@@ -62,15 +65,27 @@ def evaluate(
         training_date=training_date,
         bundle_digest=bundle_digest,
         rows=len(labels),
-        positives=int(labels.sum()),
-        null_predictions=int((~np.isfinite(scores)).sum()),
+        class_rows=class_rows(task, labels),
+        null_predictions=int((~finite_rows(scores)).sum()),
         latency_p99_ms=single_row_latency_ms(score, rows),
-        metrics=binary_metrics(labels, scores),
+        metrics=measure(task, labels, scores),
         champion=champion,
     )
     return report, scores
 
 
-def measure_champion(version: str, score: Score, rows: Mapping[str, np.ndarray]) -> ChampionReport:
+def measure_champion(version: str, task: Task, score: Score, rows: Mapping[str, np.ndarray]) -> ChampionReport:
     """The champion's figures on the same rows."""
-    return ChampionReport(version, binary_metrics(rows[LABEL], score(rows)))
+    return ChampionReport(version, measure(task, rows[LABEL], score(rows)))
+
+
+def class_rows(task: Task, labels: np.ndarray) -> tuple[int, ...]:
+    """How many rows each class has; empty for regression."""
+    if task == "regression":
+        return ()
+    return tuple(np.bincount(labels.astype(np.int64), minlength=2).tolist())
+
+
+def finite_rows(scores: np.ndarray) -> np.ndarray:
+    """Bool [rows]: whether all scores of the row are finite numbers."""
+    return np.all(np.isfinite(scores).reshape(len(scores), -1), axis=1)

@@ -269,7 +269,7 @@ def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
     report, gates = verdict(world.spec, day, world.lake)
     training_set = world.lake.require(keys.training_set(MODEL), day)
     outcome.say("trained as of", f"{day}, {training_set.rows:,} rows from {len(training_set.inputs)} partitions")
-    outcome.say("evaluated on", f"{report.rows:,} rows with {report.positives} frauds")
+    outcome.say("evaluated on", f"{report.rows:,} rows with {report.class_rows[1]:,} frauds")
     for name in ("average_precision", "roc_auc", "log_loss"):
         outcome.say(f"  {name}", f"{report.metrics[name]:.4f}")
     in_dagster = dagster_checks(world.settings, keys.evaluation(MODEL))

@@ -1,11 +1,11 @@
 """The model bundle: all that is needed to score, and to say where the model came from, as plain files.
 
-    model.safetensors, model.json   the trainer's own files; never a pickle
+    model.*                         the trainer's own files; never a pickle
     transforms.json                 request expressions and fitted scaling
     schema.json                     what a request must have, which features are looked up, and their defaults
     spec.yaml                       the model file
     metrics.json                    figures on the validation rows
-    manifest.json                   what it was trained from
+    manifest.json                   what it was trained from, and the leaderboard that it was selected from
     MODEL_CARD.md                   the same for people
 
 The digest over all of them is the version's identity.
@@ -186,6 +186,20 @@ Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"
 |---|---|
 {figures}
 
-Looked up by id: {", ".join(f"{view.name} ({view.entity})" for view in schema.views) or "nothing"}.
+{_leaderboard(spec, manifest)}Looked up by id: {", ".join(f"{view.name} ({view.entity})" for view in schema.views) or "nothing"}.
 Given in the request: {", ".join(schema.request) or "nothing"}. Computed per event, not online: {", ".join(schema.rolling) or "nothing"}. Model inputs: {len(transforms.names)}.
 """
+
+
+def _leaderboard(spec: ModelSpec, manifest: Mapping[str, Any]) -> str:
+    """The candidates as a table, if there were several."""
+    rows = manifest.get("leaderboard", [])
+    if len(rows) < 2:
+        return ""
+    lines = [f"| candidate | params | {spec.select_by} | status |", "|---|---|---|---|"]
+    for row in rows:
+        value = row["metrics"].get(spec.select_by)
+        figure = "" if value is None else f"{value:.4f}"
+        status = f"{row['status']} {row['error']}".strip().replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {row['candidate']} | {json.dumps(row['params'])} | {figure} | {status} |")
+    return "\n".join(lines) + "\n\n"

@@ -1,18 +1,28 @@
 """From a training set to a bundle."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec, SourceSpec
-from ml_platform.evaluation.metrics import binary_metrics
 from ml_platform.features.transforms import Transforms
 from ml_platform.registry import bundle
+from ml_platform.registry.leaderboard import Entry, attempt, labels_of, select
 from ml_platform.training.manifest import training_manifest
-from ml_platform.training.trainers import OnEpoch, trainer_named
-from ml_platform.training.training_set import LABEL, split_columns
+from ml_platform.training.trainers import Context, Labelled, OnEpoch
+from ml_platform.training.training_set import LABEL, class_count, split_columns
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The bundle of the best candidate, and what became of all."""
+
+    files: dict[str, bytes]
+    leaderboard: list[Entry]
 
 
 def train_candidate(
@@ -25,29 +35,50 @@ def train_candidate(
     training_set_hash: str,
     inputs: Iterable[dict[str, Any]],
     on_epoch: OnEpoch,
-) -> dict[str, bytes]:
-    """Fit transforms and trainer on the training rows and pack them; returns the bundle's files.
+) -> Trained:
+    """Fit the transforms, then every candidate on the same rows, and pack the best by `spec.select_by`.
+
+    With several candidates the figures that `on_epoch` hears begin with `<position>_<trainer>_`.
 
     Raises:
-        TrainingError: if the rows cannot be trained or judged on.
-        SpecError: if the trainer or one of its params is unknown.
+        TrainingError: if the rows cannot be trained or judged on, or if all of several candidates failed.
+        SpecError: if the only candidate's trainer or one of its params is unknown.
     """
-    parts = split_columns(training_set, f"{spec.name}/candidate [{training_date}]")
+    subject = f"{spec.name}/candidate [{training_date}]"
+    parts = split_columns(training_set, subject, spec.task)
     transforms = Transforms.fit(
         tuple(name for view in daily_views for name in view.features),
         {name: feature.expression or "" for view in request_views for name, feature in view.features.items()},
         parts.train,
     )
-    candidate = spec.candidates[0]
-    held_out = transforms.apply(parts.validation), parts.validation[LABEL]
-    trainer = trainer_named(candidate.trainer).fit(
-        candidate.params, transforms.apply(parts.train), parts.train[LABEL], held_out, spec.training.seed, on_epoch
+    label_type = np.float64 if spec.task == "regression" else np.int64
+    train, validation = (
+        Labelled(transforms.apply(part), part[LABEL].astype(label_type)) for part in (parts.train, parts.validation)
     )
-    return bundle.pack(
+    attempts = []
+    for label, candidate in zip(labels_of(spec.candidates), spec.candidates, strict=True):
+        heard = on_epoch if len(spec.candidates) == 1 else _prefixed(label, on_epoch)
+        context = Context(spec.task, class_count(parts, spec.task), spec.training.seed, heard)
+        attempts.append(attempt(label, candidate, spec.select_by, train, validation, context))
+    best, trainer, leaderboard = select(attempts, spec.select_by, subject)
+    files = bundle.pack(
         spec,
         trainer,
         transforms,
         bundle.InputSchema.of(transforms, rows, daily_views),
-        binary_metrics(held_out[1], trainer.predict(held_out[0])),
-        training_manifest(spec, candidate, training_date, inputs, training_set_hash),
+        leaderboard[best].metrics,
+        training_manifest(
+            spec,
+            spec.candidates[best],
+            training_date,
+            inputs,
+            training_set_hash,
+            [entry.outcome() for entry in leaderboard],
+        ),
     )
+    return Trained(files, leaderboard)
+
+
+def _prefixed(label: str, on_epoch: OnEpoch) -> OnEpoch:
+    """So that figures of several candidates do not overwrite each other in one tracking run."""
+    return lambda epoch, figures: on_epoch(epoch, {f"{label}_{name}": value for name, value in figures.items()})

@@ -10,6 +10,7 @@ POST /models/{name}/predict   {"entities": [...]} looks features up; {"rows": [.
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
@@ -49,11 +50,14 @@ class PredictRequest(BaseModel):
 
 
 class PredictResponse(BaseModel):
-    """Scores in the order of the rows, and for each view that was looked up the moment that its features are as of."""
+    """Scores in the order of the rows, and for each view that was looked up the moment that its features are as of.
+
+    A score is the probability of the label 1, a value, or a list with one probability per class.
+    """
 
     model: str
     version: str
-    scores: list[float]
+    scores: list[float] | list[list[float]]
     as_of: dict[str, datetime] | None = None
 
 
@@ -142,7 +146,8 @@ def _described(models: ServedModels, name: str) -> dict[str, Any]:
             "digest": served.version.digest,
             "training_date": served.version.training_date,
             "since": served.since,
-            "metrics": served.bundle.metrics,
+            # JSON has no NaN, which a figure without a value is.
+            "metrics": {name: v if math.isfinite(v) else None for name, v in served.bundle.metrics.items()},
             "input": {"entities": schema.entities, "request": schema.request, "features": schema.features},
         }
     if refused:

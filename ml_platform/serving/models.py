@@ -83,8 +83,10 @@ def _self_test(bundle: Bundle, subject: str) -> None:
     row = {name: np.array([default]) for name, default in bundle.schema.features.items()}
     row |= {name: empty_column(type_) for name, type_ in bundle.schema.request.items()}
     scores = bundle.score(row)
-    if scores.shape != (1,) or not np.isfinite(scores).all():
-        raise BundleError(subject, f"self-test gave {scores!r}, not one finite score", "train again")
+    several = bundle.spec.task == "multiclass_classification"
+    if len(scores) != 1 or scores.ndim != (2 if several else 1) or not np.isfinite(scores).all():
+        wanted = "one finite score per class" if several else "one finite score"
+        raise BundleError(subject, f"self-test gave {scores!r}, not {wanted}", "train again")
 
 
 def empty_column(type_: str) -> np.ndarray:

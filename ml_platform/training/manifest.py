@@ -2,23 +2,29 @@
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ml_platform.core import digest
 from ml_platform.core.spec import CandidateSpec, ModelSpec
 
-RELEVANT_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "ibis-framework")
+RELEVANT_PACKAGES = ("torch", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn", "xgboost", "lightgbm")
 
 
 def training_manifest(
-    spec: ModelSpec, candidate: CandidateSpec, training_date: date, inputs: Iterable[dict[str, Any]], training_set: str
+    spec: ModelSpec,
+    candidate: CandidateSpec,
+    training_date: date,
+    inputs: Iterable[dict[str, Any]],
+    training_set: str,
+    leaderboard: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """JSON with the content hash of the training set and of every partition behind it, the spec, code, seed and packages.
 
-    It says nothing of when, where and by which run: the same inputs give the same bytes.
+    `candidate` is the one that was selected, `leaderboard` has a row for each that was trained. It says nothing of when, where and by which run: the same inputs give the same bytes.
     """
     content = {
         "model": spec.name,
@@ -28,9 +34,19 @@ def training_manifest(
         "spec_digest": digest.of_json(spec.model_dump(mode="json")),
         "trainer": candidate.trainer,
         "params": candidate.params,
+        "leaderboard": list(leaderboard),
         "seed": spec.training.seed,
         "code_version": digest.code_version(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in RELEVANT_PACKAGES},
+        "packages": _installed(),
     }
     return json.dumps(content, indent=1).encode()
+
+
+def _installed() -> dict[str, str]:
+    """Versions of the relevant packages that are there; some are extras."""
+    found = {}
+    for name in RELEVANT_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
+from ml_platform.core.tasks import Task
 from ml_platform.features.engine import Engine, read
 from ml_platform.features.point_in_time import as_of_column, join_events, join_snapshots
 from ml_platform.training.windows import Windows
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SPLIT = "split"
 LABEL = "label"
+MOST_CLASSES = 1_000  # a label above is taken for an id or an amount, not for a class
 
 
 @dataclass(frozen=True)
@@ -88,24 +90,47 @@ def leakage(
     return Leakage(future, unknown)
 
 
-def split_columns(table: pa.Table, subject: str) -> Parts:
+def split_columns(table: pa.Table, subject: str, task: Task = "binary_classification") -> Parts:
     """The table's two parts, ready to fit and to judge.
 
     Raises:
-        TrainingError: if either part has no rows, or rows of one class only.
+        TrainingError: if either part has no rows or the same label everywhere, or if labels are not what the task has.
     """
-    parts = {}
-    for name in ("train", "validation"):
-        part = part_of(table, name)
-        classes = np.unique(part[LABEL]).tolist()
-        if len(classes) < 2:
+    parts = Parts(part_of(table, "train"), part_of(table, "validation"))
+    for name, part in (("train", parts.train), ("validation", parts.validation)):
+        found = np.unique(part[LABEL])
+        if len(found) < 2:
             raise TrainingError(
                 subject,
-                f"the {name} rows ({len(part[LABEL]):,}) have {'only the label ' + str(classes[0]) if classes else 'no label'}",
+                f"the {name} rows ({len(part[LABEL]):,}) have {f'only the label {found[0]}' if len(found) else 'no label'}",
                 f"widen training.{'window' if name == 'train' else 'validation'}_days",
             )
-        parts[name] = part
-    return Parts(parts["train"], parts["validation"])
+        _check_labels(found, f"{subject}, {name} rows", task)
+    numbers = np.arange(class_count(parts, task))
+    if missing := np.setdiff1d(numbers, parts.train[LABEL]).tolist():
+        problem = f"the train rows have no label {missing[0]}, of 0 to {len(numbers) - 1}"
+        raise TrainingError(subject, problem, "number the classes without gaps, or widen training.window_days")
+    return parts
+
+
+def _check_labels(found: np.ndarray, subject: str, task: Task) -> None:
+    """Raise TrainingError unless the labels are 0 and 1, whole numbers from 0 on, or finite numbers."""
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise TrainingError(subject, f"a label is no finite number ({found[-1]!r})", "mend label.column")
+    if task != "regression":
+        most = 1 if task == "binary_classification" else MOST_CLASSES - 1
+        wrong = found[(found < 0) | (found > most) | (found % 1 != 0)] if found.dtype != bool else found[:0]
+        if len(wrong):
+            raise TrainingError(
+                subject, f"label {wrong[0]} is no class of {task} (0 to {most})", "mend label.column or task"
+            )
+
+
+def class_count(parts: Parts, task: Task) -> int:
+    """How many classes the labels have; 0 for regression."""
+    if task == "regression":
+        return 0
+    return 1 + int(max(parts.train[LABEL].max(), parts.validation[LABEL].max()))
 
 
 def part_of(table: pa.Table, split: str) -> dict[str, np.ndarray]:

@@ -71,7 +71,7 @@ def deployed(
         GOOD,
         bundle_digest="new",
         metrics=metrics,
-        positives=10,
+        class_rows=(990, 10),
         champion=ChampionReport("1", {"average_precision": 0.5}),
     )
     lake.write_files(keys.evaluation("fraud_detection"), DAY, {REPORT: report.to_json()}, [])

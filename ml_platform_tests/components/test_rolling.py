@@ -40,7 +40,7 @@ TRAINING_DATE = date(2018, 5, 10)
 def model(catalog: Catalog) -> ModelSpec:
     """The fraud model on the handbook's features."""
     training = TrainingSpec(window_days=4, validation_days=3, embargo_days=0)
-    trainer = CandidateSpec(trainer="mlp", params={"hidden": [8], "epochs": 1})
+    trainer = CandidateSpec(trainer="linear")
     changes = {"name": "book", "features": (*VIEWS, "handbook_request"), "training": training, "candidates": (trainer,)}
     return catalog.models["fraud_detection"].model_copy(update=changes)
 
@@ -166,7 +166,7 @@ def trained(lake: Lake, with_model: Catalog, model: ModelSpec) -> tuple[bundle.B
     results = list(make_training_set(model, with_model, TRAINING_DATE, lake, Embedded(), {}))
     assert [r.check_results for r in results if isinstance(r, dg.MaterializeResult)]
     table = lake.read_table(keys.training_set(model.name), [TRAINING_DATE])
-    files = train_candidate(
+    trained = train_candidate(
         model,
         TRAINING_DATE,
         with_model.sources["transactions"],
@@ -177,7 +177,7 @@ def trained(lake: Lake, with_model: Catalog, model: ModelSpec) -> tuple[bundle.B
         [],
         lambda *_: None,
     )
-    return bundle.unpack(files, "book"), table
+    return bundle.unpack(trained.files, "book"), table
 
 
 def test_training_set_has_the_features_of_each_row(

@@ -207,3 +207,17 @@ def test_gate_that_says_nothing_or_too_much_is_refused(tmp_path: Path, gate: str
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
     write(tmp_path, MODEL + "  resources: {gpu_type: [a100]}\n")
     assert "gpu_type is given but gpu is 0" in mistake(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "problem"),
+    [
+        ("regression", "gates: [{metric: roc_auc, min: 0.5}]", "gates.0.metric: roc_auc is no metric of regression"),
+        ("regression", "gates: [{check: min_class_ratio, min: 0.1}]", "min_class_ratio is for classes"),
+        ("multiclass_classification", "training: {select_by: rmse}", "training.select_by: rmse is no metric of multi"),
+        ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
+    ],
+)
+def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:
+    write(tmp_path, MODEL + f"  task: {task}\n  {lines}\n")
+    assert problem in mistake(tmp_path)

@@ -12,7 +12,7 @@ from ml_platform.evaluation.gates import GateResult, judge
 from ml_platform.evaluation.report import ChampionReport, Report
 
 REPORT = Report(
-    model="m", training_date="2024-01-01", bundle_digest="d", rows=1000, positives=10, null_predictions=0, latency_p99_ms=1.0,
+    model="m", training_date="2024-01-01", bundle_digest="d", rows=1000, class_rows=(990, 10), null_predictions=0, latency_p99_ms=1.0,
     metrics={"average_precision": 0.7, "log_loss": 0.2}, champion=None,
 )  # fmt: skip
 NAN = float("nan")
@@ -86,6 +86,8 @@ def test_built_in_checks() -> None:
     assert not verdict(GateSpec(check="prediction_latency_p99_ms", max=1), latency_p99_ms=NAN).passed
     assert verdict(GateSpec(check="min_class_ratio", min=0.01)).passed
     assert not verdict(GateSpec(check="min_class_ratio", min=0.02)).passed
+    assert not verdict(GateSpec(check="min_class_ratio", min=0.3), class_rows=(400, 400, 200)).passed
+    assert not verdict(GateSpec(check="min_class_ratio", min=0.0), class_rows=()).passed
 
 
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(-1, 1))

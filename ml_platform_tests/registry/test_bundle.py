@@ -6,10 +6,12 @@ import pytest
 
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import BundleError
+from ml_platform.core.spec import CandidateSpec
 from ml_platform.features.transforms import Transforms
 from ml_platform.registry import bundle
 from ml_platform.training.manifest import training_manifest
-from ml_platform.training.trainers.mlp import MLP
+from ml_platform.training.trainers import Context, Labelled
+from ml_platform.training.trainers.linear import Linear
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +32,10 @@ def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
     rows["tx_datetime"] = np.datetime64("2018-04-01", "us") + rng.integers(0, 10**12, 64).astype("timedelta64[us]")
     transforms = Transforms.fit(columns, expressions, rows)
     x, y = transforms.apply(rows), rng.integers(0, 2, 64)
-    trainer = MLP.fit({"hidden": [4], "epochs": 1}, x, y, (x, y), seed, lambda *_: None)
-    manifest = training_manifest(spec, spec.candidates[0], date(2018, 5, 31), [{"name": "a", "version": "b"}], "hash")
+    trainer = Linear.fit({}, Labelled(x, y), Labelled(x, y), Context(spec.task, 2, seed))
+    manifest = training_manifest(
+        spec, CandidateSpec(trainer="linear"), date(2018, 5, 31), [{"name": "a", "version": "b"}], "hash"
+    )
     schema = bundle.InputSchema.of(transforms, catalog.sources["transactions"], views)
     return bundle.pack(spec, trainer, transforms, schema, {"average_precision": 0.5}, manifest)
 

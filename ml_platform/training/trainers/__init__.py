@@ -1,17 +1,28 @@
-"""Trainers: model families behind one protocol. `trainer: mlp` in a model file names the module `mlp` here."""
+"""Trainers: model families behind one protocol. `trainer: mlp` in a model file names the module `mlp` here.
+
+A trainer of your own is named by its import path, `mypackage.module.Class`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ml_platform.core.errors import SpecError
+from ml_platform.core.imports import load_object
+from ml_platform.core.tasks import Task
 
-TRAINERS = {"mlp": "ml_platform.training.trainers.mlp.MLP"}
+TRAINERS = {
+    "mlp": "ml_platform.training.trainers.mlp.MLP",
+    "xgboost": "ml_platform.training.trainers.xgboost.XGBoost",
+    "lightgbm": "ml_platform.training.trainers.lightgbm.LightGBM",
+    "linear": "ml_platform.training.trainers.linear.Linear",
+    "forest": "ml_platform.training.trainers.forest.Forest",
+}
+EXTRAS = ("xgboost", "lightgbm")  # each is a trainer, a library and an extra of this package
+METHODS = ("fit", "predict", "save", "load")
 
-Task = Literal["binary_classification", "multiclass_classification", "regression"]
 OnEpoch = Callable[[int, dict[str, float]], None]
 
 
@@ -72,12 +83,23 @@ class Trainer(Protocol):
 
 
 def trainer_named(name: str) -> type[Trainer]:
-    """The trainer class.
+    """The trainer class of a name or an import path.
 
     Raises:
-        SpecError: if there is none of that name.
+        SpecError: if there is none, if its library is not installed, or if it is no trainer.
     """
-    if name not in TRAINERS:
-        raise SpecError(f"trainer {name!r}", "is not known", f"set candidates.trainer to one of {', '.join(TRAINERS)}")
-    module, _, attribute = TRAINERS[name].rpartition(".")
-    return getattr(import_module(module), attribute)
+    path = name if "." in name else TRAINERS.get(name)
+    if path is None:
+        known = f"one of {', '.join(TRAINERS)}, or an import path"
+        raise SpecError(f"trainer {name!r}", "is not known", f"set candidates.trainer to {known}")
+    try:
+        found = load_object(path, "candidates.trainer")
+    except SpecError as error:
+        missing = getattr(error.__cause__, "name", None)
+        if name in EXTRAS and missing == name:
+            problem = f"needs the package {name}, which is not installed"
+            raise SpecError(f"trainer {name!r}", problem, f"pip install 'ml-platform[{name}]'") from error
+        raise
+    if lacking := [method for method in METHODS if not callable(getattr(found, method, None))]:
+        raise SpecError(f"trainer {name!r}", f"has no {', '.join(lacking)}", "see Trainer in docs/training.md")
+    return found

@@ -1,0 +1,150 @@
+"""The training process: real processes, killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.fs as pafs
+import pytest
+import safetensors.numpy
+
+from ml_platform.core import keys
+from ml_platform.resources.lake import Lake
+from ml_platform.training import job as jobs
+from ml_platform.training.trainers import Labelled
+
+DAY = date(2018, 5, 31)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3_001, 5)).astype(np.float32)
+Y = (X[:, 0] * X[:, 1] > 0).astype(np.int8)
+PARAMS = {"hidden": [16], "epochs": 4, "batch_size": 50, "dropout": 0.2, "checkpoint_every": 5}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def lake_with_job(folder: Path, **params: object) -> Lake:
+    lake = Lake(pafs.LocalFileSystem(), str(folder), lambda: datetime.now(UTC))
+    train, validation = Labelled(X[:2_501], Y[:2_501]), Labelled(X[2_501:], Y[2_501:])
+    files = jobs.to_files(jobs.Job(trainer="mlp", params={**PARAMS, **params}), train, validation)
+    lake.write_files(keys.training_job("m", 0), DAY, files, [])
+    return lake
+
+
+def start(lake: Lake, ranks: int = 1) -> subprocess.Popen[str]:
+    launcher = TORCHRUN if ranks == 2 else ()
+    command = [sys.executable, *launcher, "-m", "ml_platform.workloads.train", "m", str(DAY), "--lake", lake.root]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def trained(lake: Lake) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load(lake.read_files(keys.trained("m", 0), DAY)["model.safetensors"])
+
+
+def run(lake: Lake, ranks: int = 1) -> dict[str, np.ndarray]:
+    code, _, err = finish(start(lake, ranks))
+    assert code == 0, err[-3000:]
+    return trained(lake)
+
+
+def after_checkpoint(lake: Lake, number: int) -> None:
+    """Wait for the checkpoint of this number, or a later one."""
+    folder = Path(lake.root) / keys.checkpoint("m", 0) / f"date={DAY}"
+    deadline = time.monotonic() + 60
+    while not [path for path in folder.glob("*.checkpoint") if int(path.name[:8]) >= number]:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """kill -9 of the process and its ranks, which torchrun puts into sessions of their own."""
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, ranks)):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+
+
+def assert_same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+    return {ranks: run(lake_with_job(tmp_path_factory.mktemp("whole")), ranks) for ranks in (1, 2)}
+
+
+def test_two_ranks_give_the_weights_of_one(tmp_path: Path) -> None:
+    one, two = (run(lake_with_job(tmp_path / str(n), dropout=0.0, batch_size=51), ranks=n) for n in (1, 2))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, 1), (1, 14), (2, 3)])
+def test_killed_goes_on_to_the_same_bits(
+    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]], ranks: int, number: int
+) -> None:
+    lake = lake_with_job(tmp_path)
+    process = start(lake, ranks)
+    after_checkpoint(lake, number)
+    kill(process)
+    assert lake.manifest(keys.trained("m", 0), DAY) is None
+    code, _, err = finish(start(lake, ranks))
+    assert code == 0, err[-3000:]
+    assert "going on from the checkpoint" in err
+    assert_same_bits(trained(lake), uninterrupted[ranks])
+    assert not list((Path(lake.root) / keys.checkpoint("m", 0)).rglob("*.checkpoint"))
+
+
+def test_sigterm_exits_75_and_goes_on_to_the_same_bits(
+    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
+) -> None:
+    lake = lake_with_job(tmp_path)
+    process = start(lake)
+    after_checkpoint(lake, 2)
+    process.terminate()
+    code, out, err = finish(process)
+    assert (code, json.loads(out.splitlines()[-1])) == (75, {"outcome": "interrupted"})
+    assert "goes on from its checkpoint" in err
+    assert_same_bits(run(lake), uninterrupted[1])
+
+
+def test_sigterm_to_torchrun_leaves_a_checkpoint(
+    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
+) -> None:
+    lake = lake_with_job(tmp_path)
+    process = start(lake, 2)
+    after_checkpoint(lake, 2)
+    process.terminate()
+    code, out, _ = finish(process)
+    assert code != 0
+    assert json.loads(out.splitlines()[-1]) == {"outcome": "interrupted"}
+    assert_same_bits(run(lake, 2), uninterrupted[2])
+
+
+def test_figures_are_lines_of_json_from_one_rank_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+    lake = lake_with_job(tmp_path, epochs=2)
+    code, out, err = finish(start(lake, 2))
+    assert code == 0, err
+    assert [line.get("epoch") for line in map(json.loads, out.splitlines())] == [1, 2, None]
+    manifest = lake.manifest(keys.trained("m", 0), DAY)
+    assert finish(start(lake))[0] == 0
+    assert lake.manifest(keys.trained("m", 0), DAY) == manifest
+
+
+def test_failure_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    code, _, err = finish(start(lake_with_job(tmp_path, epoch=3)))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "mend candidates.params.epoch" in err
