@@ -21,20 +21,21 @@ COPIES, LIMIT_MB = 13, 256
 
 # In a process of its own: memory is that of the features and nothing else.
 MEASURE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from benchmarks.features import history_of
+from benchmarks.figure import peak_megabytes
 from ml_platform.core.catalog import load_catalog
 from ml_platform.features.engine import Embedded
 folder, memory = Path(sys.argv[1]), sys.argv[2]
 engine = Embedded(memory, folder / "spill")
 expression = history_of(load_catalog(), folder, engine)
-before, began, rows, spilled = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), 0, 0
+before, began, rows, spilled = peak_megabytes(), time.perf_counter(), 0, 0
 for batch in engine.batches(expression):
     rows += batch.num_rows
     spilled = max(spilled, sum(file.stat().st_size for file in (folder / "spill").rglob("*") if file.is_file()))
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps([rows, time.perf_counter() - began, used / 1024, spilled / 2**20]))
+used = peak_megabytes() - before
+print(json.dumps([rows, time.perf_counter() - began, used, spilled / 2**20]))
 """
 
 
