@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.arrival_tick import arrival_tick
 from benchmarks.backfill import backfill
+from benchmarks.feature_memory import feature_memory
 from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
 from benchmarks.ingest import ingest
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "ingest": ingest,
     "backfill": backfill,
     "features": features,
+    "feature_memory": feature_memory,
     "as_of_join": as_of_join,
     "online_read": online_read,
     "trainer": trainer,

@@ -12,10 +12,11 @@ SMALL, LARGE, ROUNDS = 1_000_000, 20_000_000, 3
 
 # In a process of its own: memory is that of one ingest and nothing else.
 MEASURE = """
-import json, resource, sys, tempfile, time
+import json, sys, tempfile, time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.dataset as pads, pyarrow.parquet as pq
+from benchmarks.figure import peak_megabytes
 from ml_platform.core.catalog import load_catalog
 from ml_platform.data.formats import BATCH_ROWS
 from ml_platform.data.ingest import LandedFile, LookBack, ingest
@@ -65,7 +66,7 @@ for _ in range(rounds):
         do()
         seconds[name].append(time.perf_counter() - began)
         if name == "contract":
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            memory = peak_megabytes()
 print(json.dumps({"seconds": {name: min(all) for name, all in seconds.items()}, "megabytes": memory}))
 """
 

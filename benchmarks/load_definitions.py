@@ -13,12 +13,13 @@ from benchmarks.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 MEASURE = """
-import json, resource, sys, time
+import json, time
+from benchmarks.figure import peak_megabytes
 began = time.perf_counter()
 from ml_platform.definitions import defs
 assets = len(defs.resolve_asset_graph().get_all_asset_keys())
 print(json.dumps({"seconds": time.perf_counter() - began, "assets": assets,
-                  "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+                  "megabytes": peak_megabytes()}))
 """
 
 
@@ -34,6 +35,7 @@ def measure(models: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         shutil.copytree(ROOT / "ml_platform", project / "ml_platform", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "benchmarks", project / "benchmarks")
         shutil.copy(ROOT / "pyproject.toml", project)
         defs = project / "ml_platform" / "defs" / "models"
         template = (defs / "fraud_detection" / "defs.yaml").read_text()

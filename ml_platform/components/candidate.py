@@ -51,7 +51,7 @@ KINDS = {
 
 def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     key = keys.training_set(spec.name)
-    common = model_attributes(spec, catalog, "training_set", "ibis", "duckdb")
+    common = model_attributes(spec, catalog, "training_set", "ibis")
     today = date(2000, 1, 1)  # any: the windows lie at fixed distances
     used = windows(spec.training, catalog.label_delay(spec), today)
     look_back = days_back((today - used.train[0]).days, (today - used.validation[1]).days)

@@ -93,7 +93,7 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
         group_name="features",
-        kinds={"ibis", "duckdb"},
+        kinds={"ibis"},
         tags={"stage": "features"},
         owners=list(view.owners),
         description=_described(view),
