@@ -31,6 +31,7 @@ from ml_platform.features.engine import Engine
 from ml_platform.registry import bundle
 from ml_platform.registry.candidate import train_candidate
 from ml_platform.registry.leaderboard import Entry, labels_of
+from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import pod_config
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
@@ -196,6 +197,9 @@ def train(
     spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any
 ) -> tuple[dg.MaterializeResult, list[Entry]]:
     training_set = lake.require(keys.training_set(spec.name), day)
+    checkpoints = {
+        n: LakeCheckpoints(lake, keys.checkpoint(spec.name, n), day) for n in range(1, len(spec.candidates) + 1)
+    }
     trained = train_candidate(
         spec,
         day,
@@ -206,10 +210,13 @@ def train(
         training_set.content_hash,
         [asdict(one) for one in training_set.inputs],
         on_epoch,
+        checkpoints.__getitem__,  # a step that is tried again goes on from there
     )
     files = trained.files
     inputs = [training_set.as_input(keys.training_set(spec.name), day)]
     manifest = lake.write_files(keys.candidate(spec.name), day, files, inputs, {"mlflow_run_id": mlflow_run})
+    for one in checkpoints.values():
+        one.clear()
     metrics = json.loads(files[bundle.METRICS])
     result = dg.MaterializeResult(
         metadata={

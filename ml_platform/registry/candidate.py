@@ -1,6 +1,6 @@
 """From a training set to a bundle."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,7 +13,7 @@ from ml_platform.features.transforms import Transforms
 from ml_platform.registry import bundle
 from ml_platform.registry.leaderboard import Entry, attempt, labels_of, select
 from ml_platform.training.manifest import training_manifest
-from ml_platform.training.trainers import Context, Labelled, OnEpoch
+from ml_platform.training.trainers import Checkpoints, Context, Labelled, OnEpoch
 from ml_platform.training.training_set import LABEL, class_count, split_columns
 
 
@@ -35,9 +35,11 @@ def train_candidate(
     training_set_hash: str,
     inputs: Iterable[dict[str, Any]],
     on_epoch: OnEpoch,
+    checkpoints: Callable[[int], Checkpoints] | None = None,
 ) -> Trained:
     """Fit the transforms, then every candidate on the same rows, and pack the best by `spec.select_by`.
 
+    `checkpoints` gives for a candidate's position, from 1, where its fit goes on from if it was interrupted.
     With several candidates the figures that `on_epoch` hears begin with `<position>_<trainer>_`.
 
     Raises:
@@ -56,9 +58,10 @@ def train_candidate(
         Labelled(transforms.apply(part), part[LABEL].astype(label_type)) for part in (parts.train, parts.validation)
     )
     attempts = []
-    for label, candidate in zip(labels_of(spec.candidates), spec.candidates, strict=True):
+    for position, (label, candidate) in enumerate(zip(labels_of(spec.candidates), spec.candidates, strict=True), 1):
         heard = on_epoch if len(spec.candidates) == 1 else _prefixed(label, on_epoch)
-        context = Context(spec.task, class_count(parts, spec.task), spec.training.seed, heard)
+        kept = checkpoints(position) if checkpoints else None
+        context = Context(spec.task, class_count(parts, spec.task), spec.training.seed, heard, kept)
         attempts.append(attempt(label, candidate, spec.select_by, train, validation, context))
     best, trainer, leaderboard = select(attempts, spec.select_by, subject)
     files = bundle.pack(

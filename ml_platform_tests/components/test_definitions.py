@@ -29,6 +29,8 @@ NEVER_IMPORTED = (
     "pandera",
     "feast",
     "redis",
+    "xgboost",
+    "lightgbm",
     "pyspark",
 )
 
