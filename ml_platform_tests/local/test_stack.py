@@ -23,11 +23,11 @@ def test_port_in_use_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        others = {"s3_port": free_port(), "mlflow_port": free_port(), "model_server_port": free_port()}
+        free = Settings(s3_port=free_port(), mlflow_port=free_port(), model_server_port=free_port())
         with pytest.raises(
             StackError, match=rf"stack/dagster: port {port} is in use. Next: .*ML_PLATFORM_DAGSTER_PORT"
         ):
-            stack.check_ports(stack.parts(Settings(dagster_port=port, **others)))
+            stack.check_ports(stack.parts(free.model_copy(update={"dagster_port": port})))
 
 
 def test_without_workspace_the_stack_says_where_to_run_it(tmp_path: Path) -> None:
