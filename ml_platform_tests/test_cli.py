@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import PlatformError, RegistryError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import PolicySpec, SourceSpec
+from ml_platform.resources.dagster_api import Backfill, Run
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY, REMOVED
 from ml_platform.resources.object_store import ObjectStore
@@ -209,6 +210,28 @@ def test_days_that_there_are_not_are_refused_with_those_that_there_are(catalog: 
 def test_unknown_target_is_answered_with_the_nearest(catalog: Catalog) -> None:
     with pytest.raises(StackError, match="did you mean transactions/raw"):
         backfill.days_of(catalog, "transaction/raw", FIRST_DAY, FIRST_DAY, TODAY)
+
+
+@pytest.mark.parametrize(("ended", "rest"), [("SUCCESS", "unchanged"), ("FAILURE", "broken")])
+def test_day_that_was_not_written_is_unchanged_or_broken_by_how_its_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended: str, rest: str
+) -> None:
+    """Features that come out as they were are kept."""
+    lake, settings = Lake.at(Settings(home=tmp_path)), Settings(home=tmp_path)
+    key, second = "features/customer_activity", FIRST_DAY + timedelta(days=1)
+
+    class Api:
+        @classmethod
+        def at(cls, settings: Settings) -> "Api":
+            return cls()
+
+        def make(self, days: Any, on_look: Any) -> Backfill:
+            lake.write_table(key, second, pa.table({"a": [1]}), [])
+            return Backfill("one", "COMPLETED", (Run("run", ended, (key,)),), "")
+
+    monkeypatch.setattr(backfill, "DagsterApi", Api)
+    backfill.make(settings, lake, {key: (FIRST_DAY, second)})
+    assert f"days asked 2, made 1, {rest} 1; run run" in capsys.readouterr().out
 
 
 def test_backfill_without_dagster_names_the_url_and_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,11 @@ def make(settings: Settings, lake: Lake, days: Days) -> bool:
     for key, wanted in asked.items():
         after = lake.manifests(key, wanted)
         made = sum(day in after and after[day] != before[key].get(day) for day in wanted)
-        runs = ", ".join(run.id for run in ended.runs if key in run.assets) or "none was started"
-        print(f"{key}: days asked {len(wanted)}, made {made}, broken {len(wanted) - made}; run {runs}")
+        runs = [run for run in ended.runs if key in run.assets]
+        # Features that come out as they were are not written again.
+        rest = "unchanged" if runs and all(run.status == "SUCCESS" for run in runs) else "broken"
+        names = ", ".join(run.id for run in runs) or "none was started"
+        print(f"{key}: days asked {len(wanted)}, made {made}, {rest} {len(wanted) - made}; run {names}")
     for run in ended.runs:
         if run.status != "SUCCESS":
             page = f"{settings.dagster_url}/runs/{run.id}"
