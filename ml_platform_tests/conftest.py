@@ -15,9 +15,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.settings import EMBEDDED_S3_CREDENTIALS, Settings
 from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.resources.lake import Lake
 
 # Speed is measured in benchmarks/, never in tests.
 hypothesis_settings.register_profile("untimed", deadline=None)
@@ -115,6 +117,14 @@ def simulated() -> pa.Table:
 def landed_files(simulated: pa.Table) -> list[tuple[str, date, pa.Table]]:
     """The same as daily files of both sources."""
     return list(daily_files(simulated, timedelta(days=7)))
+
+
+def lake_of(settings: Settings, files: list[tuple[str, date, pa.Table]]) -> Lake:
+    """A lake whose raw days are these files."""
+    lake = Lake.at(settings)
+    for source, day, rows in files:
+        lake.write_table(keys.raw(source), day, rows, [])
+    return lake
 
 
 @pytest.fixture

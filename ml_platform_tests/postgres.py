@@ -5,13 +5,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from ml_platform_tests.processes import wait_until_it_answers
 
 PASSWORD = "not-to-be-shown"
 
@@ -48,7 +49,14 @@ def postgres_url() -> Iterator[str]:
             process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, **identity)
         try:
             address = f"tester:{PASSWORD}@127.0.0.1:{port}/postgres"
-            _wait(process, f"postgresql://{address}", log)
+            wait_until_it_answers(
+                process,
+                "PostgreSQL",
+                log,
+                lambda: psycopg.connect(f"postgresql://{address}").close(),
+                psycopg.OperationalError,
+                60,
+            )
             yield f"postgresql+psycopg://{address}"
         finally:
             process.send_signal(signal.SIGINT)  # does not wait for clients, as SIGTERM does
@@ -73,15 +81,3 @@ def _identity() -> dict[str, Any]:
     names = {entry.pw_name: entry.pw_gid for entry in pwd.getpwall()}
     name = next(name for name in ("postgres", "nobody") if name in names)
     return {"user": name, "group": names[name]}
-
-
-def _wait(process: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        assert process.poll() is None, f"PostgreSQL died: {log.read_text()[-2000:]}"
-        assert time.monotonic() < deadline, f"PostgreSQL does not answer: {log.read_text()[-2000:]}"
-        try:
-            psycopg.connect(url).close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.1)

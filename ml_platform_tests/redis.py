@@ -2,13 +2,13 @@
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import redis
+
+from ml_platform_tests.processes import wait_until_it_answers
 
 PASSWORD = "not,to=be:shown"  # Feast has its own ideas about commas
 
@@ -27,7 +27,9 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with log.open("w") as output:
         process = subprocess.Popen([*command, "--save", "", "--appendonly", "no"], stdout=output, stderr=output)
     try:
-        _wait(process, port, log)
+        wait_until_it_answers(
+            process, "Redis", log, redis.Redis(port=port, password=PASSWORD).ping, redis.ConnectionError, 30
+        )
         yield port
     finally:
         process.terminate()
@@ -39,15 +41,3 @@ def redis_url(redis_port: int) -> str:
     """URL, with password, of the server with nothing in it."""
     redis.Redis(port=redis_port, password=PASSWORD).flushall()
     return f"redis://:{quote(PASSWORD)}@127.0.0.1:{redis_port}/3"
-
-
-def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        assert process.poll() is None, f"Redis died: {log.read_text()[-2000:]}"
-        assert time.monotonic() < deadline, f"Redis does not answer: {log.read_text()[-2000:]}"
-        try:
-            redis.Redis(port=port, password=PASSWORD).ping()
-            return
-        except redis.ConnectionError:
-            time.sleep(0.1)

@@ -47,7 +47,7 @@ from ml_platform.features.health import (
 from ml_platform.features.leakage import no_future_information
 from ml_platform.features.plots import distributions
 from ml_platform.features.views import compute, days_behind, definition, input_days, view_inputs
-from ml_platform.resources.lake import Input, Lake, Manifest
+from ml_platform.resources.lake import Lake, Manifest
 from ml_platform.resources.ledger import QUALITY
 from ml_platform.resources.lineage import DEFINITION, current_inputs, required_inputs, view_needs
 
@@ -133,6 +133,7 @@ def compute_day(
         source: lake.dataset(keys.raw(source), known, arrow_schema(sources[source])) for source, known in days.items()
     }
     before = lake.manifest(key, day)
+    former = before if before and list(before.inputs) == inputs else None  # made from what is there now
     norm = norm_of(view, day, catalog, lake)
     with tempfile.TemporaryDirectory(prefix="ml_platform-") as folder:
         given = view_inputs(view, day, sources, raw, engine)
@@ -146,7 +147,7 @@ def compute_day(
             "nulls_are_within_limits": nulls_are_within_limits(view, rows.nulls, staged.rows),
             "entities_are_covered": covered(view, days, catalog, lake, made),
             "distribution_is_normal": distribution_is_normal(view, shifted if norm else None),
-            "same_inputs_give_same_values": repeated(view, day, catalog, lake, before, inputs, made),
+            "same_inputs_give_same_values": repeated(view, day, catalog, lake, former, made),
         }
         if current_inputs(lake.manifest, view_needs(catalog, view, day)) != inputs:
             raise LakeError(subject, "its inputs were replaced while it was computed", "it is tried again")
@@ -154,8 +155,8 @@ def compute_day(
         if any(not check.passed and check.name in BLOCKING for check in checks):
             return DayOutcome(day, None, checks)
         tags = {DEFINITION: definition(view)}
-        if before and same(before, inputs, tags) and verdicts["same_inputs_give_same_values"].passed:
-            manifest = before  # sums differ in their last digits from run to run: that is no new version
+        if former and former.tags == tags and verdicts["same_inputs_give_same_values"].passed:
+            manifest = former  # sums differ in their last digits from run to run: that is no new version
         else:
             manifest = lake.write_staged(key, day, staged, inputs, tags)
     metadata = {"raw_days": ", ".join(f"{source}: {known[0]} to {known[-1]}" for source, known in days.items())}
@@ -188,20 +189,15 @@ def repeated(
     day: date,
     catalog: Catalog,
     lake: Lake,
-    before: Manifest | None,
-    inputs: list[Input],
+    former: Manifest | None,
     made: "pads.Dataset",
 ) -> Verdict:
     """Hold a day that is computed again against what it was, unless its inputs are others now."""
-    if before is None or list(before.inputs) != inputs:
+    if former is None:
         return Verdict(True, "computed from these inputs for the first time")
     identity = [view.entity] if view.kind == "snapshot" else catalog.sources[view.rows or ""].key
     old = lake.read_table(keys.feature_view(view.name), [day])
     return same_inputs_give_same_values(view, [str(name) for name in identity], old, made.to_table())
-
-
-def same(before: Manifest, inputs: list[Input], tags: Mapping[str, str]) -> bool:
-    return list(before.inputs) == inputs and before.tags == tags
 
 
 def _outcome(name: str, verdict: Verdict) -> CheckOutcome:

@@ -25,6 +25,7 @@ from ml_platform.features.engine import Embedded
 from ml_platform.features.views import ViewInput
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import view_is_current
+from ml_platform_tests.conftest import lake_of
 
 VIEW = "customer_activity"
 KEY = keys.feature_view(VIEW)
@@ -52,10 +53,7 @@ def forgetful(transactions: ViewInput) -> ir.Table:
 @pytest.fixture
 def lake(settings: Settings, landed_files: list[tuple[str, date, pa.Table]]) -> Lake:
     """A lake with 60 raw days."""
-    lake = Lake.at(settings)
-    for source, day, rows in landed_files:
-        lake.write_table(keys.raw(source), day, rows, [])
-    return lake
+    return lake_of(settings, landed_files)
 
 
 def changed(catalog: Catalog, function: str | None = None, **features: Mapping[str, Any] | None) -> Catalog:

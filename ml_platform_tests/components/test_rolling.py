@@ -28,7 +28,7 @@ from ml_platform.resources.online_store import SqliteStore
 from ml_platform.serving.requests import from_entities, from_rows
 from ml_platform.training.training_set import columns_of, part_of
 from ml_platform.training.windows import windows
-from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.conftest import FIRST_DAY, lake_of
 from ml_platform_tests.features.computing import from_tables
 
 VIEWS = ("customer_windows", "terminal_windows")
@@ -53,10 +53,7 @@ def with_model(catalog: Catalog, model: ModelSpec) -> Catalog:
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, landed_files: list[tuple[str, date, pa.Table]]) -> Lake:
     """A lake with 60 raw days; labels as far as they are known."""
-    lake = Lake.at(Settings(home=tmp_path_factory.mktemp("lake")))
-    for source, day, rows in landed_files:
-        lake.write_table(keys.raw(source), day, rows, [])
-    return lake
+    return lake_of(Settings(home=tmp_path_factory.mktemp("lake")), landed_files)
 
 
 def resources(lake: Lake) -> dict[str, dg.ResourceDefinition]:

@@ -22,6 +22,7 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.spark import Spark, engine_at
 from ml_platform.training.training_set import SPLIT, assemble
 from ml_platform.training.windows import Windows
+from ml_platform_tests.conftest import lake_of
 
 DAY = date(2018, 5, 20)
 VIEWS = [view.name for view in load_catalog().daily_views()]
@@ -40,10 +41,7 @@ def spark() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory, landed_files: list[tuple[str, date, pa.Table]]) -> Lake:
     """60 raw days."""
-    lake = Lake.at(Settings(home=tmp_path_factory.mktemp("lake")))
-    for source, day, rows in landed_files:
-        lake.write_table(keys.raw(source), day, rows, [])
-    return lake
+    return lake_of(Settings(home=tmp_path_factory.mktemp("lake")), landed_files)
 
 
 def computed(view_name: str, day: date, catalog: Catalog, lake: Lake, engine: Engine) -> pa.Table:

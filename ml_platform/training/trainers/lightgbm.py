@@ -10,12 +10,12 @@ from pydantic import Field
 
 from ml_platform.core import digest
 from ml_platform.core.errors import BundleError
-from ml_platform.training.trainers import Context, Labelled, OnEpoch
-from ml_platform.training.trainers.params import Params, checked
+from ml_platform.training.trainers import Context, Labelled
+from ml_platform.training.trainers.boosting import BoostingParams, report
+from ml_platform.training.trainers.params import checked
 
 MODEL = "model.txt"
 SEAL = "model.json"
-ROUNDS_PER_REPORT = 10
 OBJECTIVES = {
     "binary_classification": {"objective": "binary", "metric": "binary_logloss"},
     "multiclass_classification": {"objective": "multiclass", "metric": "multi_logloss"},
@@ -23,17 +23,11 @@ OBJECTIVES = {
 }
 
 
-class LightGBMParams(Params):
-    n_estimators: int = Field(default=300, ge=1, description="rounds at most")
-    early_stopping_rounds: int = Field(default=30, ge=1, description="rounds without a better validation loss")
-    learning_rate: float = Field(default=0.1, gt=0, le=1)
+class LightGBMParams(BoostingParams):
     num_leaves: int = Field(default=31, ge=2, le=131_072, description="of a tree")
     max_depth: int = Field(default=-1, ge=-1, description="of a tree; -1: no limit")
     min_child_samples: int = Field(default=20, ge=1, description="rows in a leaf")
-    subsample: float = Field(default=1.0, gt=0, le=1, description="share of the rows per tree")
-    colsample_bytree: float = Field(default=1.0, gt=0, le=1, description="share of the features per tree")
     reg_lambda: float = Field(default=0.0, ge=0, description="L2 penalty on leaf values")
-    reg_alpha: float = Field(default=0.0, ge=0, description="L1 penalty on leaf values")
 
 
 class LightGBM:
@@ -47,16 +41,12 @@ class LightGBM:
     def fit(cls, params: Mapping[str, Any], train: Labelled, validation: Labelled, context: Context) -> Self:
         given = checked(LightGBMParams, params, "lightgbm")
         options = {
-            **given.model_dump(exclude={"n_estimators", "early_stopping_rounds"}),
-            **OBJECTIVES[context.task],
+            **given.options(OBJECTIVES[context.task], context),
             "subsample_freq": 1,  # without it `subsample` says nothing
-            "seed": context.seed,
             "deterministic": True,
             "force_row_wise": True,  # deterministic wants one of the two ways chosen
             "verbosity": -1,
         }
-        if context.task == "multiclass_classification":
-            options["num_class"] = context.classes
         rows = lightgbm.Dataset(train.x, train.y)
         booster = lightgbm.train(
             options,
@@ -65,7 +55,7 @@ class LightGBM:
             valid_sets=[lightgbm.Dataset(validation.x, validation.y, reference=rows)],
             callbacks=[
                 lightgbm.early_stopping(given.early_stopping_rounds, verbose=False),
-                _report(context.on_epoch),
+                _reporting(context),
             ],
         )
         return cls(booster.model_to_string(num_iteration=booster.best_iteration).encode())
@@ -88,12 +78,9 @@ class LightGBM:
         return cls(files[MODEL])
 
 
-def _report(on_epoch: OnEpoch) -> Callable[[Any], None]:
-    """Tells of every tenth round, beginning with the first."""
-
+def _reporting(context: Context) -> Callable[[Any], None]:
     def after_iteration(env: Any) -> None:
-        if env.iteration % ROUNDS_PER_REPORT == 0:
-            on_epoch(env.iteration + 1, {"validation_loss": float(env.evaluation_result_list[0][2])})
+        report(context, env.iteration, float(env.evaluation_result_list[0][2]))
 
     after_iteration.order = 5  # type: ignore[attr-defined]  # before early stopping, which ends the round
     return after_iteration

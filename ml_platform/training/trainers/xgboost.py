@@ -8,11 +8,11 @@ import xgboost
 from pydantic import Field
 from xgboost.callback import TrainingCallback
 
-from ml_platform.training.trainers import Context, Labelled, OnEpoch
-from ml_platform.training.trainers.params import Params, checked
+from ml_platform.training.trainers import Context, Labelled
+from ml_platform.training.trainers.boosting import BoostingParams, report
+from ml_platform.training.trainers.params import checked
 
 MODEL = "model.json"
-ROUNDS_PER_REPORT = 10
 OBJECTIVES = {
     "binary_classification": {"objective": "binary:logistic", "eval_metric": "logloss"},
     "multiclass_classification": {"objective": "multi:softprob", "eval_metric": "mlogloss"},
@@ -20,16 +20,10 @@ OBJECTIVES = {
 }
 
 
-class XGBoostParams(Params):
-    n_estimators: int = Field(default=300, ge=1, description="rounds at most")
-    early_stopping_rounds: int = Field(default=30, ge=1, description="rounds without a better validation loss")
-    learning_rate: float = Field(default=0.1, gt=0, le=1)
+class XGBoostParams(BoostingParams):
     max_depth: int = Field(default=6, ge=1, le=32, description="of a tree")
     min_child_weight: float = Field(default=1.0, ge=0, description="least sum of second derivatives in a leaf")
-    subsample: float = Field(default=1.0, gt=0, le=1, description="share of the rows per tree")
-    colsample_bytree: float = Field(default=1.0, gt=0, le=1, description="share of the features per tree")
     reg_lambda: float = Field(default=1.0, ge=0, description="L2 penalty on leaf values")
-    reg_alpha: float = Field(default=0.0, ge=0, description="L1 penalty on leaf values")
 
 
 class XGBoost:
@@ -42,21 +36,14 @@ class XGBoost:
     @classmethod
     def fit(cls, params: Mapping[str, Any], train: Labelled, validation: Labelled, context: Context) -> Self:
         given = checked(XGBoostParams, params, "xgboost")
-        options = {
-            **given.model_dump(exclude={"n_estimators", "early_stopping_rounds"}),
-            **OBJECTIVES[context.task],
-            "seed": context.seed,
-        }
-        if context.task == "multiclass_classification":
-            options["num_class"] = context.classes
         booster = xgboost.train(
-            options,
+            given.options(OBJECTIVES[context.task], context),
             xgboost.DMatrix(train.x, train.y),
             given.n_estimators,
             evals=[(xgboost.DMatrix(validation.x, validation.y), "validation")],
             early_stopping_rounds=given.early_stopping_rounds,
             verbose_eval=False,
-            callbacks=[_Report(context.on_epoch)],
+            callbacks=[_Report(context)],
         )
         return cls(bytes(booster[: booster.best_iteration + 1].save_raw(raw_format="json")))
 
@@ -74,14 +61,11 @@ class XGBoost:
 
 
 class _Report(TrainingCallback):
-    """Tells of every tenth round, beginning with the first."""
-
-    def __init__(self, on_epoch: OnEpoch) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
-        self.on_epoch = on_epoch
+        self.context = context
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        if epoch % ROUNDS_PER_REPORT == 0:
-            (losses,) = evals_log["validation"].values()
-            self.on_epoch(epoch + 1, {"validation_loss": float(losses[-1])})
+        (losses,) = evals_log["validation"].values()
+        report(self.context, epoch, float(losses[-1]))
         return False
