@@ -4,7 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: dev demo test check bench clean
+# Of the images: what builds them, what they are based on, and their names.
+ENGINE ?= docker
+BASE_IMAGE ?= python:3.11-slim-bookworm
+REPOSITORY ?= ml-platform
+TAG ?= latest
+TORCH_CPU_INDEX ?=
+
+.PHONY: dev demo test check bench bench-handbook clean images deploy
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_platform needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -15,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 dev: $(INSTALLED)  ## S3, MLflow, Dagster and the model server, until Ctrl-C
 	$(BIN)/ml-platform dev
 
-demo: $(INSTALLED)  ## the main job, end to end: [INPUT=<folder of daily files> FROM=YYYY-MM-DD TO=YYYY-MM-DD]
-	$(BIN)/ml-platform demo $(if $(INPUT),--input $(INPUT)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
+demo: $(INSTALLED)  ## the main job, end to end: [DAYS=60 or INPUT=<folder of daily files> FROM=YYYY-MM-DD TO=YYYY-MM-DD]
+	$(BIN)/ml-platform demo $(if $(DAYS),--days $(DAYS)) $(if $(INPUT),--input $(INPUT)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 test: $(INSTALLED) check  ## house rules, then every test
 	$(BIN)/pytest
@@ -31,5 +38,21 @@ check: $(INSTALLED)  ## lint, types, import contracts, definitions load
 bench: $(INSTALLED)  ## every benchmark, written to docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write
 
+bench-handbook: $(INSTALLED)  ## how well models find the handbook's fraud: INPUT=<folder of its daily files> [FOLDS=1]
+	$(BIN)/python -m benchmarks.handbook $(INPUT) $(if $(FOLDS),--folds)
+
 clean:  ## everything that the local stack has stored
 	rm -rf .ml_platform
+
+images: image-dagster image-training image-serving image-backing  ## [ENGINE=docker|podman BASE_IMAGE=... REPOSITORY=... TAG=...]
+
+image-%:  ## dagster, training, serving or backing
+	$(ENGINE) build --file k8s/images/Dockerfile --target $* --tag $(REPOSITORY)/$*:$(TAG) \
+	  --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg TAG=$(TAG) --build-arg TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) .
+
+push-%:  ## with REGISTRY_TOKEN and USER_NAME, to log in before
+	$(if $(USER_NAME),@echo "$$REGISTRY_TOKEN" | $(ENGINE) login --username $(USER_NAME) --password-stdin $(firstword $(subst /, ,$(REPOSITORY))))
+	$(ENGINE) push $(REPOSITORY)/$*:$(TAG)
+
+deploy:  ## onto the cluster of the present kubeconfig: OVERLAY=local|dev|prod [REPOSITORY=... TAG=...]
+	k8s/deploy $(OVERLAY) $(REPOSITORY) $(TAG)

@@ -11,10 +11,13 @@ from benchmarks.backfill import backfill
 from benchmarks.feature_memory import feature_memory
 from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
+from benchmarks.hot_swap import hot_swap
 from benchmarks.ingest import ingest
 from benchmarks.latency import latency
 from benchmarks.load_definitions import load_definitions
 from benchmarks.online_read import online_read
+from benchmarks.search import search
+from benchmarks.serving import serving_speed
 from benchmarks.trainer import trainer
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +30,9 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "as_of_join": as_of_join,
     "online_read": online_read,
     "trainer": trainer,
+    "search": search,
+    "serving": serving_speed,
+    "hot_swap": hot_swap,
     "latency": latency,
 }
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"

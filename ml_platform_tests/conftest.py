@@ -30,6 +30,10 @@ BIN = Path(sys.executable).parent
 
 # matplotlib and MLflow would otherwise look for a home of their own on every import.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Tiny networks are fitted sooner by one thread, also in processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Its workers evaluate prompts; each takes as long to start as the server.
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 
 
 def free_port() -> int:

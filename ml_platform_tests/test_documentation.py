@@ -16,7 +16,7 @@ from ml_platform.training.trainers import Context, Labelled, trainer_named
 from ml_platform_tests.features.computing import by_day, day_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "k8s" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\((?!https?:)([^)#]+)")
 

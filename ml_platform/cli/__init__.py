@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from ml_platform.cli import backfill, feast, quarantine, retention
+from ml_platform.cli import backfill, feast, migrate, models, quarantine, reproduce, retention
 from ml_platform.core.catalog import load_catalog
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings, load_settings
@@ -17,6 +17,10 @@ from ml_platform.core.settings import Settings, load_settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(backfill.backfill)
 app.command()(feast.feast)
+app.command()(migrate.migrate)
+app.command("reproduce")(reproduce.reproduce_version)
+for command in (models.models, models.versions, models.show, models.diff, models.promote, models.rollback):
+    app.command()(command)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
 console = Console(stderr=True)
@@ -60,6 +64,7 @@ def demo(
     input_folder: InputFolder = None,
     first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")] = None,
     last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day, with --input")] = None,
+    days: Annotated[int, typer.Option(min=1, help="how many days to simulate")] = DEMO_DAYS,
 ) -> None:
     """Land files and watch the platform train, gate, deploy and answer. Status 0 only if all of it came true."""
     from ml_platform.local import demo as story
@@ -67,7 +72,7 @@ def demo(
     settings = load_settings()
     if first is not None:  # the sources' calendar begins where the files do
         settings = settings.model_copy(update={"first_day": first.date()})
-    files = daily_files(settings, input_folder, _date(first), _date(last), DEMO_DAYS, DEMO_CUSTOMERS, DEMO_SEED)
+    files = daily_files(settings, input_folder, _date(first), _date(last), days, DEMO_CUSTOMERS, DEMO_SEED)
     if not story.tell(settings, files, Console()):
         raise typer.Exit(1)
 

@@ -22,12 +22,12 @@ console = Console(stderr=True)
 
 
 def backfill(
-    target: Annotated[str, typer.Argument(help="raw, features, or an asset such as transactions/raw")],
+    target: Annotated[str, typer.Argument(help="raw, features, predictions, or an asset such as transactions/raw")],
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="last day")],
     wait: Annotated[bool, typer.Option(help="stay until it has ended")] = True,
 ) -> None:
-    """Make days of raw or features again, as one run for a whole range. Status 1 if a day could not be made."""
+    """Make days of raw, features or predictions again, as one run for a whole range. Status 1 if a day could not be made."""
     settings, catalog, lake = world()
     days = days_of(catalog, target, first.date(), last.date(), datetime.now(UTC).date())
     if not wait:
@@ -45,11 +45,12 @@ def days_of(catalog: Catalog, target: str, first: date, last: date, today: date)
     """
     starts = {keys.raw(source.name): source.start_date for source in {**catalog.sources, **catalog.feeds}.values()}
     views = {keys.feature_view(view.name): catalog.view_start(view) for view in catalog.daily_views()}
-    chosen = {"raw": starts, "features": views}.get(target) or {
-        key: start for key, start in (starts | views).items() if key == target
-    }
+    models = {keys.predictions(m.name): catalog.sources[m.entity_rows].start_date for m in catalog.models.values()}
+    groups = {"raw": starts, "features": views, "predictions": models}
+    every = starts | views | models
+    chosen = groups.get(target) or {key: start for key, start in every.items() if key == target}
     if not chosen:
-        known = ["raw", "features", *starts, *views]
+        known = [*groups, *every]
         close = get_close_matches(target, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise StackError(

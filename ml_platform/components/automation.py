@@ -8,15 +8,15 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
+from ml_platform.components.rollout import rollout_progress_sensor
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.errors import LandingError
-from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
+from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec, seconds
 from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
 from ml_platform.data.landing import Page, lateness
 from ml_platform.monitoring.retrain import Train
-from ml_platform.resources.cluster import seconds
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
@@ -38,22 +38,29 @@ class Automation(SpecComponent):
         catalog, pace = read_catalog(), self.spec
         freshness = dg.AutomationConditionSensorDefinition(
             "freshness_sensor",
-            target=dg.AssetSelection.groups("features") | dg.AssetSelection.assets(*united(catalog)),
+            target=dg.AssetSelection.groups("features") | dg.AssetSelection.assets(*united(catalog), *scored(catalog)),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=pace.freshness_interval,
             # A backlog of days becomes one backfill with range runs instead of a run for every day.
             emit_backfills=True,
-            description="Features follow their raw partitions, the online store follows the features.",
+            description="Features follow their raw partitions, the online store and the newest predictions follow the features.",
         )
         sensors = [arrival_sensor(catalog, pace), freshness]
         if catalog.models:
-            sensors.append(retrain_sensor(catalog, pace))
+            sensors += [retrain_sensor(catalog, pace), rollout_progress_sensor(catalog, pace)]
         return dg.Definitions(sensors=sensors)
 
 
 def united(catalog: Catalog) -> list[dg.AssetKey]:
     """Raw tables that follow their segments."""
     return [asset_key(keys.raw(source.name)) for source in catalog.sources.values() if source.segments]
+
+
+def scored(catalog: Catalog) -> list[dg.AssetKey]:
+    """Predictions that follow their features."""
+    return [
+        asset_key(keys.predictions(spec.name)) for spec in catalog.models.values() if spec.predictions.automatic_days
+    ]
 
 
 # --- arrival ----------------------------------------------------------------------------------------------------------
@@ -154,16 +161,17 @@ def _ingest_request(request: Request) -> dg.RunRequest:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def model_assets(model: str) -> list[dg.AssetKey]:
+def model_assets(spec: ModelSpec) -> list[dg.AssetKey]:
     """The assets that one training makes, in order."""
-    nouns = (keys.training_set, keys.candidate, keys.evaluation, keys.model_version, keys.deployment)
-    return [asset_key(noun(model)) for noun in nouns]
+    found = [keys.trials] if spec.searched else []
+    nouns = (keys.training_set, *found, keys.candidate, keys.evaluation, keys.model_version, keys.deployment)
+    return [asset_key(noun(spec.name)) for noun in nouns]
 
 
 def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinition:
     @dg.sensor(
         name="retrain_sensor",
-        target=dg.AssetSelection.assets(*(key for model in catalog.models for key in model_assets(model))),
+        target=dg.AssetSelection.assets(*(key for spec in catalog.models.values() for key in model_assets(spec))),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.retrain_interval,
         description="Starts a training when one is due by cadence or by changed inputs, and its inputs are complete.",
@@ -194,7 +202,7 @@ def assets_in_progress(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
 def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg.AssetKey]) -> dg.RunRequest | str:
     """The request for the training that is due, or in words why there is none."""
     upstream = {asset_key(key) for key, _ in training_needs(catalog, spec, date.today())}
-    if waiting := sorted(key.to_user_string() for key in busy & {*upstream, *model_assets(spec.name)}):
+    if waiting := sorted(key.to_user_string() for key in busy & {*upstream, *model_assets(spec)}):
         return f"waiting for {', '.join(waiting)}"
     decision = training_decision(lake, catalog, spec)
     if not isinstance(decision, Train):
@@ -208,6 +216,6 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
     return dg.RunRequest(
         run_key=f"{spec.name}:{day}:{decision.inputs}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
-        asset_selection=model_assets(spec.name),
+        asset_selection=model_assets(spec),
         tags=tags,
     )

@@ -1,7 +1,7 @@
 """The first half of a training: `<model>/training_set` and `<model>/candidate`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -14,35 +14,45 @@ from ml_platform.components.graph import (
     asset_key,
     days_back,
     dependency,
+    limits,
     markdown_table,
     mistakes_are_final,
     model_attributes,
+    png_metadata,
     training_date_of,
 )
-from ml_platform.components.resources import Tracking
+from ml_platform.components.progress import Progress
+from ml_platform.components.stopping import within_limits
+from ml_platform.components.tracking import Tracking, log_files
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.core.tasks import METRICS
-from ml_platform.data.contract import arrow_schema
 from ml_platform.features.engine import Engine
 from ml_platform.registry import bundle
-from ml_platform.registry.candidate import train_candidate
+from ml_platform.registry.candidate import Trained, train_candidate
 from ml_platform.registry.leaderboard import Entry, labels_of
+from ml_platform.resources.assembly import assembled
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import pod_config
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.launcher import LocalLauncher, clear_job, fitting
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
-from ml_platform.training.training_set import LABEL, assemble, columns_of, leakage
+from ml_platform.resources.trials import with_winners
+from ml_platform.training.curves import learning_curves
+from ml_platform.training.manifest import describe
+from ml_platform.training.training_set import LABEL, columns_of, leakage
 from ml_platform.training.windows import windows
 
+DESCRIBED = "described"  # tag of a training set: what the manifest of a model says of it
 NO_FUTURE = "no_future_information"
 ROWS_LABELLED = "every_row_has_a_label"
 # Dagster's names of the libraries that trainers use.
 KINDS = {
     "mlp": "torch",
+    "sequence": "torch",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
     "linear": "scikitlearn",
@@ -88,6 +98,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
         tracking: dg.ResourceParam[Tracking],
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
         with tracking.step(spec.name) as mlflow:
+            context.add_asset_metadata(tracking.metadata(mlflow))
             runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
             yield from make_training_set(spec, catalog, training_date_of(context), lake, engine, runs)
 
@@ -99,27 +110,14 @@ def make_training_set(
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
-    views = catalog.daily_views(spec)
-    rows, labels = keys.raw(spec.entity_rows), keys.raw(spec.label.source)
-    source, label_source = catalog.sources[spec.entity_rows], catalog.sources[spec.label.source]
+    views, source = catalog.daily_views(spec), catalog.sources[spec.entity_rows]
     inputs = required_inputs(lake, training_needs(catalog, spec, training_date))
-    events = lake.dataset(rows, used.days, arrow_schema(source))
-    table = assemble(
-        events,
-        source,
-        lake.dataset(labels, used.days, arrow_schema(label_source)),
-        label_source,
-        spec.label.column,
-        views,
-        {view.name: lake.dataset(keys.feature_view(view.name), used.days) for view in views},
-        used,
-        engine,
-    )
+    made = assembled(lake, engine, catalog, spec, training_date)
+    table = made.table
     leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
     words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
-    landed = events.count_rows()
-    lost = landed - table.num_rows
-    lost_words = f"{lost:,} of {landed:,} rows have no label"
+    lost = made.landed - table.num_rows
+    lost_words = f"{lost:,} of {made.landed:,} rows have no label"
     checks = [
         CheckOutcome(NO_FUTURE, not leaked.found, words).result(),
         CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
@@ -131,7 +129,8 @@ def make_training_set(
     if current_inputs(lake.manifest, training_needs(catalog, spec, training_date)) != inputs:
         subject = keys.partition(keys.training_set(spec.name), training_date)
         raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
-    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), **runs}
+    described = json.dumps(describe(spec, delay, training_date, views, table))
+    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), DESCRIBED: described, **runs}
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
     binary = spec.task == "binary_classification"
     positives = {"positives": int(columns_of(table.select([LABEL]))[LABEL].sum())} if binary else {}
@@ -153,12 +152,13 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     kinds = list(dict.fromkeys(KINDS[name] for name in names if name in KINDS))
     several = len(spec.candidates) > 1
     trainers = f"The best by {spec.select_by} of {', '.join(names)}" if several else f"A trained {names[0]}"
+    searched = [dependency(keys.trials(spec.name))] if spec.searched else []
 
     @dg.asset(
         key=asset_key(keys.candidate(spec.name)),
-        deps=[dependency(keys.training_set(spec.name))],
+        deps=[dependency(keys.training_set(spec.name)), *searched],
         op_tags={"dagster-k8s/config": pod_config(spec.resources)},
-        retry_policy=RETRIES,
+        **limits(spec.resources),
         description=f"{trainers}, as a bundle: model, fitted transforms, schema, manifest, model card.",
         **model_attributes(spec, catalog, "candidate", *kinds[:3]),  # Dagster takes three at most
     )
@@ -166,18 +166,25 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
     ) -> dg.MaterializeResult:
         day = training_date_of(context)
-        with mistakes_are_final(), tracking.step(spec.name) as mlflow:
-            mlflow.log_params({"training_date": day, **tracked_params(spec)})
-
-            def on_epoch(epoch: int, figures: dict[str, float]) -> None:
-                mlflow.log_metrics(figures, step=epoch)
-                context.log.info(
-                    f"epoch {epoch}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                )
-
-            result, leaderboard = train(spec, catalog, day, lake, mlflow.active_run().info.run_id, on_epoch)
+        subject = keys.partition(keys.candidate(spec.name), day)
+        stopping = within_limits(context, subject, spec.resources)
+        with stopping as stop, mistakes_are_final(), tracking.step(spec.name) as mlflow:
+            found = with_winners(spec, lake, day)
+            mlflow.log_params({"training_date": day, **tracked_params(found)})
+            progress, run_id = Progress(context, mlflow), mlflow.active_run().info.run_id
+            fit = fitting(LocalLauncher(), lake, spec.name, day, spec.resources.launched_processes, context.log.info)
+            result, trained = train(found, catalog, day, lake, run_id, progress, stop.asked, fit)
+            leaderboard = trained.leaderboard
+            for entry in leaderboard:
+                if entry.note:
+                    context.log.warning(f"{entry.candidate}: {entry.note}")
             if len(leaderboard) > 1:
                 mlflow.log_metrics({f"{e.candidate}_{n}": v for e in leaderboard for n, v in e.metrics.items()})
+            log_files(mlflow, trained.files, "bundle")
+            context.add_asset_metadata(tracking.metadata(mlflow))
+            if curves := learning_curves(progress.history, f"{spec.name} as of {day}"):
+                log_files(mlflow, {"learning_curves.png": curves}, "plots")
+                context.add_asset_metadata({"learning_curves": png_metadata(curves)})
             return result
 
     return candidate  # type: ignore[return-value]  # the overload is lost behind **common
@@ -194,8 +201,15 @@ def tracked_params(spec: ModelSpec) -> dict[str, Any]:
 
 
 def train(
-    spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, mlflow_run: str, on_epoch: Any
-) -> tuple[dg.MaterializeResult, list[Entry]]:
+    spec: ModelSpec,
+    catalog: Catalog,
+    day: date,
+    lake: Lake,
+    mlflow_run: str,
+    on_epoch: Any,
+    interrupted: Callable[[], bool] = lambda: False,
+    fit: Any = None,
+) -> tuple[dg.MaterializeResult, Trained]:
     training_set = lake.require(keys.training_set(spec.name), day)
     checkpoints = {
         n: LakeCheckpoints(lake, keys.checkpoint(spec.name, n), day) for n in range(1, len(spec.candidates) + 1)
@@ -211,24 +225,29 @@ def train(
         [asdict(one) for one in training_set.inputs],
         on_epoch,
         checkpoints.__getitem__,  # a step that is tried again goes on from there
+        interrupted,
+        fit,
+        described=json.loads(training_set.tags.get(DESCRIBED, "{}")),
     )
     files = trained.files
     inputs = [training_set.as_input(keys.training_set(spec.name), day)]
+    if spec.searched:
+        inputs.append(lake.require(keys.trials(spec.name), day).as_input(keys.trials(spec.name), day))
     manifest = lake.write_files(keys.candidate(spec.name), day, files, inputs, {"mlflow_run_id": mlflow_run})
-    for one in checkpoints.values():
+    for position, one in checkpoints.items():
         one.clear()
+        clear_job(lake, spec.name, day, position)
     metrics = json.loads(files[bundle.METRICS])
     result = dg.MaterializeResult(
         metadata={
             **metrics,
             "bundle_digest": manifest.content_hash,
-            "mlflow_run_id": mlflow_run,
             "files": ", ".join(files),
             "leaderboard": markdown_table([_row(entry, spec) for entry in trained.leaderboard]),
             "model_card": dg.MetadataValue.md(files[bundle.MODEL_CARD].decode()),
         }
     )
-    return result, trained.leaderboard
+    return result, trained
 
 
 def _row(entry: Entry, spec: ModelSpec) -> dict[str, Any]:
@@ -241,4 +260,5 @@ def _row(entry: Entry, spec: ModelSpec) -> dict[str, Any]:
         "seconds": f"{entry.seconds:.1f}",
         "status": entry.status,
         "error": entry.error.replace("\n", " "),
+        "note": entry.note,
     }

@@ -1,7 +1,8 @@
 """`<model>/evaluation`: what a candidate is worth; the gates are its checks."""
 
+import math
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
 
 import dagster as dg
 
@@ -15,20 +16,31 @@ from ml_platform.components.graph import (
     png_metadata,
     training_date_of,
 )
-from ml_platform.components.resources import Tracking
+from ml_platform.components.tracking import Tracking, log_files
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.evaluation.gates import GateResult, judge
-from ml_platform.evaluation.report import ChampionReport, Report, Score, evaluate, measure_champion
+from ml_platform.evaluation.report import Champion, Evaluation, Report, evaluate
+from ml_platform.evaluation.soundness import Finding
 from ml_platform.registry import bundle
+from ml_platform.registry.conformity import schema_differences
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.registry import Registry
 from ml_platform.resources.verdict import REPORT
-from ml_platform.training.training_set import LABEL, part_of
+from ml_platform.training.training_set import part_of
 
-CURVES = "curves.png"
+# The curve that says most about a metric.
+CURVE_OF = {
+    "average_precision": "precision_recall",
+    "precision": "precision_recall",
+    "recall": "precision_recall",
+    "f1": "precision_recall",
+    "roc_auc": "roc",
+    "log_loss": "calibration",
+    "brier": "calibration",
+}
 
 
 def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
@@ -56,56 +68,86 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         tracking: dg.ResourceParam[Tracking],
     ) -> dg.MaterializeResult:
         with tracking.step(spec.name) as mlflow:
-            report, png = make_report(spec, training_date_of(context), lake, registry)
+            report, curves = make_report(spec, catalog, training_date_of(context), lake, registry)
+            context.add_asset_metadata(tracking.metadata(mlflow))
+            log_files(mlflow, {f"{name}.png": png for name, png in curves.items()}, "plots")
             mlflow.log_metrics({f"validation_{name}": value for name, value in report.metrics.items()})
-            return _evaluation_result(report, judge(spec.gates, report), png)
+            return _evaluation_result(spec, report, judge(spec.gates, report), curves)
 
     return evaluation  # type: ignore[return-value]  # the overload is lost behind **common
 
 
-def make_report(spec: ModelSpec, day: date, lake: Lake, registry: Registry) -> tuple[Report, bytes]:
-    """Load the candidate's bundle and its validation rows, measure it and the champion, and write the report."""
-    from ml_platform.evaluation.plots import picture
+def make_report(
+    spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry: Registry
+) -> tuple[Report, dict[str, bytes]]:
+    """Load the candidate's bundle and its validation rows, measure it and the champion, and write report and curves."""
+    from ml_platform.evaluation.plots import pictures
 
-    files = lake.read_files(keys.candidate(spec.name), day)
-    candidate = bundle.unpack(files, keys.partition(keys.candidate(spec.name), day))
-    table = lake.read_table(keys.training_set(spec.name), [day])
-    rows = part_of(table, "validation")
-    champion = champion_report(spec, registry, rows)
-    report, scores = evaluate(spec.name, spec.task, day.isoformat(), candidate.digest, candidate.score, rows, champion)
-    png = picture(spec.task, rows[LABEL], scores, f"{spec.name} as of {day}")
+    made = measured(spec, catalog, day, lake, registry)
+    title = f"{spec.name} as of {day}"
+    curves = pictures(spec.task, made.labels, made.scores, made.champion_scores, title)
     inputs = [
         lake.require(keys.candidate(spec.name), day).as_input(keys.candidate(spec.name), day),
         lake.require(keys.training_set(spec.name), day).as_input(keys.training_set(spec.name), day),
     ]
-    lake.write_files(keys.evaluation(spec.name), day, {REPORT: report.to_json(), CURVES: png}, inputs)
-    return report, png
+    files = {REPORT: made.report.to_json(), **{f"{name}.png": png for name, png in curves.items()}}
+    lake.write_files(keys.evaluation(spec.name), day, files, inputs)
+    return made.report, curves
 
 
-def champion_report(spec: ModelSpec, registry: Registry, rows: Any) -> ChampionReport | None:
-    """The champion on these rows; None if the model has none; with the problem if it cannot be measured."""
+def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry: Registry) -> Evaluation:
+    subject = keys.partition(keys.candidate(spec.name), day)
+    files = lake.read_files(keys.candidate(spec.name), day)
+    candidate = bundle.unpack(files, subject)
+    table = lake.read_table(keys.training_set(spec.name), [day])
+    source = catalog.sources[spec.entity_rows]
+    differences = schema_differences(candidate.schema, source, catalog.daily_views(spec), table.schema)
+    return evaluate(
+        spec,
+        day.isoformat(),
+        candidate.digest,
+        candidate.score,
+        lambda: bundle.unpack({**files, **candidate.saved()}, subject).score,
+        Finding(len(differences), "; ".join(differences)),
+        part_of(table, "validation"),
+        source.event_time,
+        champion_of(spec, registry),
+    )
+
+
+def champion_of(spec: ModelSpec, registry: Registry) -> Champion | None:
+    """The deployed model; None if there never was one; with the problem if it cannot be had."""
     number = ""
     try:
         champion = registry.aliases(spec.name).champion
         if champion is None:
             return None
         number = champion.number
-        score: Score = bundle.unpack(registry.download(champion), champion.label).score
-        return measure_champion(number, spec.task, score, rows)
+        return Champion(number, bundle.unpack(registry.download(champion), champion.label).score)
     except PlatformError as error:
-        return ChampionReport(number, None, str(error))
+        return Champion(number, None, str(error))
 
 
-def _gate_outcome(gate: GateResult) -> CheckOutcome:
-    figures = {name: value for name, value in (("value", gate.value), ("limit", gate.limit)) if value is not None}
-    return CheckOutcome(gate.name, gate.passed, gate.reason, figures)
+def _gate_outcome(gate: GateResult, curve: bytes | None) -> CheckOutcome:
+    figures = {"value": gate.value, "limit": gate.limit, **gate.details}
+    shown = _finite({name: value for name, value in figures.items() if value is not None})
+    tables = {"segments": markdown_table([dict(line) for line in gate.segments])} if gate.segments else {}
+    curves = {"curve": png_metadata(curve)} if curve else {}
+    return CheckOutcome(gate.name, gate.passed, gate.reason, {**shown, **tables, **curves})
 
 
-def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes) -> dg.MaterializeResult:
+def _finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """Without what has no value: Dagster's API cannot say NaN."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _evaluation_result(
+    spec: ModelSpec, report: Report, gates: tuple[GateResult, ...], curves: Mapping[str, bytes]
+) -> dg.MaterializeResult:
     champion = report.champion.version if report.champion else "none yet"
     return dg.MaterializeResult(
         metadata={
-            **report.metrics,
+            **_finite(report.metrics),
             "rows": report.rows,
             **({"rows_per_class": ", ".join(f"{rows:,}" for rows in report.class_rows)} if report.class_rows else {}),
             "passed": all(gate.passed for gate in gates),
@@ -114,7 +156,10 @@ def _evaluation_result(report: Report, gates: tuple[GateResult, ...], png: bytes
             ),
             "champion": champion,
             "bundle_digest": report.bundle_digest,
-            "curves": png_metadata(png),
+            **{name: png_metadata(png) for name, png in curves.items()},
         },
-        check_results=[_gate_outcome(gate).result() for gate in gates],
+        check_results=[
+            _gate_outcome(result, curves.get(CURVE_OF.get(gate.metric or "", ""))).result()
+            for gate, result in zip(spec.gates, gates, strict=True)
+        ],
     )

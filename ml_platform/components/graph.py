@@ -17,7 +17,8 @@ from pydantic import BaseModel
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
-from ml_platform.core.spec import ModelSpec
+from ml_platform.core.spec import ModelSpec, ResourcesSpec, seconds
+from ml_platform.resources.cluster import pool
 from ml_platform.resources.lake import Manifest
 
 TOO_MANY_ERRORS = 3  # days of one step; then it is not about the days
@@ -65,12 +66,16 @@ def asset_key(key: str) -> dg.AssetKey:
     return dg.AssetKey(key.split("/"))
 
 
+# Another try of a step can change nothing about them.
+MISTAKES = (SpecError, FeatureError, TrainingError, BundleError, DeploymentError)
+
+
 @contextmanager
 def mistakes_are_final() -> Iterator[None]:
     """Fail a step without retry where another try can change nothing."""
     try:
         yield
-    except (SpecError, FeatureError, TrainingError, BundleError, DeploymentError) as error:
+    except MISTAKES as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
@@ -109,6 +114,17 @@ def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str)
         "tags": {"stage": stage},
         "owners": list(spec.owners),
     }
+
+
+def limits(resources: ResourcesSpec) -> dict[str, Any]:
+    """How many such steps run at once, and how often one is tried: arguments of `@dg.asset` and `@dg.op`."""
+    retries = dg.RetryPolicy(
+        max_retries=resources.retries.max,
+        delay=seconds(resources.retries.delay),
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
+    return {"pool": pool(resources), "retry_policy": retries}
 
 
 @dataclass(frozen=True)

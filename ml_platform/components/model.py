@@ -1,11 +1,13 @@
-"""Model: training_set -> candidate -> evaluation [gates] -> model_version -> deployment, one partition per training date."""
+"""Model: training_set -> [trials ->] candidate -> evaluation [gates] -> model_version -> deployment, one partition per training date; and predictions."""
 
 import dagster as dg
 
 from ml_platform.components.candidate import candidate_asset, training_set_asset
 from ml_platform.components.evaluation import evaluation_asset
 from ml_platform.components.graph import SpecComponent, read_catalog
+from ml_platform.components.predictions import predictions_asset
 from ml_platform.components.release import deployment_asset, model_version_asset
+from ml_platform.components.trials import trials_asset
 from ml_platform.core.spec import ModelSpec
 
 
@@ -20,9 +22,11 @@ class Model(SpecComponent):
         return dg.Definitions(
             assets=[
                 training_set_asset(spec, catalog),
+                *([trials_asset(spec, catalog)] if spec.searched else []),
                 candidate_asset(spec, catalog),
                 evaluation_asset(spec, catalog),
                 model_version_asset(spec, catalog),
                 deployment_asset(spec, catalog),
+                predictions_asset(spec, catalog),
             ]
         )

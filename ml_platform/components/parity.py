@@ -42,11 +42,11 @@ def serving_matches_training(
         table = lake.read_table(keys.training_set(spec.name), [day])
         sample = table.filter(pc.equal(table[SPLIT], "validation")).slice(0, SAMPLE)
         wanted = [*candidate.schema.request, *candidate.schema.features]
-        answer = server.predict(spec.name, {"rows": as_json(sample.select(wanted))})
+        answer = server.predict(spec.name, {"rows": as_json(sample.select(wanted))}, arm="champion")
         columns = columns_of(sample)
     else:
         sample = rows_of_newest_day(spec, candidate.schema, lake)
-        answer = server.predict(spec.name, {"entities": as_json(sample)})
+        answer = server.predict(spec.name, {"entities": as_json(sample)}, arm="champion")
         as_of = {view: datetime.fromisoformat(moment) for view, moment in answer["as_of"].items()}
         columns = with_features(sample, catalog.snapshot_views(spec), as_of, lake, engine)
     if answer["version"] != version:

@@ -1,7 +1,6 @@
 """The second half of a training: `<model>/model_version` and `<model>/deployment`, both skipped if a gate says no."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -21,14 +20,18 @@ from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError
 from ml_platform.core.spec import ModelSpec
+from ml_platform.evaluation.gates import GateResult
 from ml_platform.evaluation.report import Report
 from ml_platform.features.engine import Engine
-from ml_platform.registry.versions import Aliases, Version
+from ml_platform.registry.card import lineage_tags, version_card
+from ml_platform.registry.versions import Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.registry import Registry
+from ml_platform.resources.release import Begun, deploy
 from ml_platform.resources.verdict import verdict
-from ml_platform.rollout.plan import Hold, Promote, plan_deployment
+from ml_platform.rollout.plan import Hold
+from ml_platform.rollout.state import Rollout
 
 
 def model_version_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
@@ -50,7 +53,7 @@ def model_version_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinitio
         if failed := [gate for gate in gates if not gate.passed]:
             context.log.warning(f"not registered: {'; '.join(f'{gate.name}: {gate.reason}' for gate in failed)}")
             return
-        version = register(spec, day, report, lake, registry)
+        version = register(spec, day, report, gates, lake, registry)
         yield dg.MaterializeResult(
             metadata={
                 "version": version.number,
@@ -63,7 +66,9 @@ def model_version_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinitio
     return model_version
 
 
-def register(spec: ModelSpec, day: date, report: Report, lake: Lake, registry: Registry) -> Version:
+def register(
+    spec: ModelSpec, day: date, report: Report, gates: Sequence[GateResult], lake: Lake, registry: Registry
+) -> Version:
     """Register the candidate that the report is about.
 
     Raises:
@@ -78,13 +83,32 @@ def register(spec: ModelSpec, day: date, report: Report, lake: Lake, registry: R
         )
     files = lake.read_files(keys.candidate(spec.name), day)
     training_set = lake.require(keys.training_set(spec.name), day)
+    plots = {n: c for n, c in lake.read_files(keys.evaluation(spec.name), day).items() if n.endswith(".png")}
+    mlflow_run = candidate.tags["mlflow_run_id"]
+    links = {name: registry.plot_link(mlflow_run, name) for name in plots}
     tags = {
         "training_date": day.isoformat(),
         "training_set": training_set.content_hash,
         "dagster_run_id": training_set.tags.get("dagster_run_id", ""),
+        **lineage_tags(files),
         **{name: f"{value:.4f}" for name, value in report.metrics.items()},
     }
-    return registry.register(spec.name, files, candidate.tags["mlflow_run_id"], tags)
+    return registry.register(spec.name, files, mlflow_run, tags, version_card(files, gates, links), plots)
+
+
+def step_metadata(rollout: Rollout) -> dict[str, Any]:
+    """A step of a rollout: where it stands, what was observed before, and why it went on."""
+    event, stage = rollout.last, rollout.stage
+    return {
+        "version": rollout.version,
+        "champion": rollout.champion or "none",
+        "rollout": rollout.phase,
+        "event": event.what,
+        "reason": event.reason,
+        "by": event.by,
+        **({"step": rollout.step + 1, "of_steps": len(rollout.spec.stages), "gets": str(stage)} if stage else {}),
+        **event.figures,
+    }
 
 
 def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
@@ -93,7 +117,7 @@ def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     deployment_spec = dg.AssetSpec(
         asset_key(key),
         deps=[dependency(keys.model_version(spec.name)), dependency(keys.evaluation(spec.name))],
-        description="The version as the model server serves it, read back. The gates are judged again before.",
+        description="The version as the model server serves it, read back, or a step on its way there. The gates are judged again.",
         skippable=True,
         **common,
     )
@@ -126,9 +150,12 @@ def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             return serving_matches_training(spec, day, catalog, lake, engine, server, version.number)
 
         with mistakes_are_final():  # it has waited long enough for the server already
-            outcome = deploy(spec, day, lake, registry, server, prove)
+            outcome = deploy(spec, day, lake, registry, server, prove, f"run {context.run.run_id}")
         if isinstance(outcome, Hold):
             context.log.warning(f"not deployed: {outcome.reason}")
+            return
+        if isinstance(outcome, Begun):
+            yield dg.MaterializeResult(metadata=step_metadata(outcome.rollout))
             return
         if not outcome.check.passed:
             yield outcome.check.result()
@@ -144,57 +171,3 @@ def deployment_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         )
 
     return deployment
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What the server says that it serves, and whether it scores as training does. If not, the aliases are as before."""
-
-    served: dict[str, Any]
-    check: CheckOutcome
-
-
-def deploy(
-    spec: ModelSpec,
-    day: date,
-    lake: Lake,
-    registry: Registry,
-    server: ModelServer,
-    prove: Callable[[Version], CheckOutcome],
-) -> Hold | Deployed:
-    """Judge again, move the champion alias, read back what the server serves, and prove that it scores as it should.
-
-    If the server does not take the version, or scores otherwise, the aliases go back to what they were.
-
-    Raises:
-        DeploymentError: if there is no such version, or the server does not serve it.
-    """
-    report, gates = verdict(spec, day, lake)
-    version = next((v for v in registry.versions(spec.name) if v.digest == report.bundle_digest), None)
-    if version is None:
-        subject = keys.partition(keys.deployment(spec.name), day)
-        raise DeploymentError(
-            subject,
-            f"bundle {report.bundle_digest[:12]} is not registered",
-            f"materialize {keys.model_version(spec.name)}",
-        )
-    before = registry.aliases(spec.name)
-    action = plan_deployment(version, before, report, gates)
-    if isinstance(action, Hold):
-        return action
-    if isinstance(action, Promote):
-        registry.set_aliases(spec.name, action.aliases)
-    try:
-        deployed = Deployed(server.wait_until_served(version), prove(version))
-    except BaseException:  # also when the run is terminated: nothing that was not read back stays champion
-        take_back(spec.name, version, before, registry)
-        raise
-    if not deployed.check.passed:
-        take_back(spec.name, version, before, registry)
-    return deployed
-
-
-def take_back(model: str, version: Version, before: Aliases, registry: Registry) -> None:
-    """Give the aliases back, unless another deployment has gone on from here."""
-    if registry.aliases(model).champion == version:
-        registry.set_aliases(model, before)

@@ -1,13 +1,9 @@
 """Adapters as Dagster resources. Each is opened when a step or sensor first needs it, never while definitions load."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
-
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
+from ml_platform.components.tracking import Tracking
 from ml_platform.core.settings import load_settings
 from ml_platform.features.engine import Engine
 from ml_platform.resources.lake import Lake
@@ -53,37 +49,10 @@ def model_server() -> ModelServer:
     return ModelServer.at(load_settings())
 
 
-class Tracking:
-    """The MLflow run of this Dagster run, kept by dagster-mlflow: all steps of a training log to one run."""
-
-    def __init__(self, log: dg.DagsterLogManager, run: dg.DagsterRun, tracking_uri: str) -> None:
-        self.log = log
-        self.run = run
-        self.tracking_uri = tracking_uri
-
-    @contextmanager
-    def step(self, experiment: str) -> Iterator[Any]:
-        """A step's part of the run; yields dagster-mlflow's object, which has MLflow's functions.
-
-        The MLflow run ends as the step does. Left to itself the run of a failed step would end as FINISHED: dagster-mlflow
-        unregisters `mlflow.end_run`, but MLflow registers another function at exit.
-        """
-        from dagster_mlflow.resources import MlFlow  # it imports MLflow and pandas
-
-        config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri}
-        mlflow: Any = MlFlow(
-            SimpleNamespace(log=self.log, dagster_run=self.run, run_id=self.run.run_id, resource_config=config)
-        )
-        try:
-            yield mlflow
-        except BaseException:
-            mlflow.end_run("FAILED")
-            raise
-        mlflow.end_run("FINISHED")
-
-
 @dg.resource(description="The MLflow run of this Dagster run (MLFLOW_TRACKING_URI), through dagster-mlflow.")
 def tracking(context: dg.InitResourceContext) -> Tracking:
     assert context.run is not None, "steps run in a run"
     assert context.log is not None, "and can log"
-    return Tracking(context.log, context.run, load_settings().mlflow_url)
+    assert context.instance is not None, "and are recorded"
+    settings = load_settings()
+    return Tracking(context.log, context.run, context.instance, settings.mlflow_url, settings.dagster_url)

@@ -4,10 +4,9 @@ Dagster, the command line and the processes that know no Dagster read the same c
 line and the nearest valid name before Dagster sees the file.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ml_platform.core.errors import SpecError
+from ml_platform.core.mistakes import Location, first_mistake, nearest
 from ml_platform.core.spec import (
     SEGMENT,
     AutomationSpec,
@@ -26,6 +26,7 @@ from ml_platform.core.spec import (
     OnlineStoreSpec,
     SourceSpec,
 )
+from ml_platform.core.spec.trainers import PARAMS, check_trainer
 
 SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.Source": SourceSpec,
@@ -105,7 +106,7 @@ def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
     sources = {name: _with_segment(spec) for name, spec in sources.items()}
     catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec))
     for path, spec in found:
-        _check_references(path, spec, catalog)
+        _check_references(_File(path), spec, catalog)
     _check_for_circles(found, catalog)
     return catalog
 
@@ -135,7 +136,7 @@ def _read(path: Path) -> Iterator[BaseModel]:
         model = SPEC_OF_COMPONENT.get(document["type"])
         if model is None:
             if document["type"].startswith("ml_platform."):
-                hint = _nearest(document["type"], SPEC_OF_COMPONENT)
+                hint = nearest(document["type"], SPEC_OF_COMPONENT)
                 raise SpecError(
                     f"{path}:{_line(text, number, ('type',))}",
                     f"unknown type {document['type']!r}{hint}",
@@ -145,44 +146,9 @@ def _read(path: Path) -> Iterator[BaseModel]:
         try:
             yield model.model_validate(document.get("attributes") or {})
         except ValidationError as error:
-            raise _explained(path, text, number, model, error) from error
-
-
-def _explained(path: Path, text: str, number: int, model: type[BaseModel], error: ValidationError) -> SpecError:
-    # A misspelt key often shows as a missing one too; the misspelling is what to mend.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    location = tuple(first["loc"])
-    where = f"{path}:{_line(text, number, ('attributes', *location))}"
-    field = ".".join(map(str, location)) or "attributes"
-    if first["type"] == "extra_forbidden":
-        valid = _fields_at(model, location[:-1])
-        problem = f"unknown key `{field}`{_nearest(str(location[-1]), valid)}"
-        return SpecError(where, problem, f"one of {', '.join(valid)}")
-    if first["type"] == "missing":
-        return SpecError(where, f"`{field}` is required", f"add `{location[-1]}:`")
-    message = first["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
-    return SpecError(where, f"`{field}`: {message}{shown}", "mend the value")
-
-
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Valid keys of the object at `location`, found by walking the JSON schema."""
-    root = model.model_json_schema()
-    node = root
-    for part in location:
-        while "$ref" in node:
-            node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
-        if "properties" in node and part in node["properties"]:
-            node = node["properties"][part]
-        elif "patternProperties" in node:
-            node = next(iter(node["patternProperties"].values()))
-        elif "items" in node:
-            node = node["items"]
-        elif "prefixItems" in node:
-            node = node["prefixItems"][0]
-    while "$ref" in node:
-        node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return list(node.get("properties", {}))
+            mistake = first_mistake(model, error)
+            line = _line(text, number, ("attributes", *mistake.location))
+            raise SpecError(f"{path}:{line}", mistake.problem, mistake.next_step) from error
 
 
 def _line(text: str, number: int, location: tuple[int | str, ...]) -> int:
@@ -218,56 +184,111 @@ def _by_name(found: list[tuple[Path, BaseModel]], kind: type[_Named]) -> dict[st
     return named
 
 
-def _check_references(path: Path, spec: BaseModel, catalog: Catalog) -> None:
-    """Every name that a spec mentions exists, and has what is asked of it."""
+@dataclass(frozen=True)
+class _File:
+    """The file that a spec is from, to name in errors."""
 
-    def refuse(field: str, problem: str, next_step: str) -> NoReturn:
-        line = _line(path.read_text(encoding="utf-8"), 0, ("attributes", *field.split(".")))
-        raise SpecError(f"{path}:{line}", f"`{field}`: {problem}", next_step)
+    path: Path
 
-    def known(name: str, among: Iterable[str], what: str, field: str) -> None:
+    def refuse(self, field: str, problem: str, next_step: str) -> NoReturn:
+        location = tuple(int(part) if part.isdigit() else part for part in field.split("."))
+        raise SpecError(self.at(location), f"`{field}`: {problem}", next_step)
+
+    def at(self, location: Location) -> str:
+        """File and line."""
+        return f"{self.path}:{_line(self.path.read_text(encoding='utf-8'), 0, ('attributes', *location))}"
+
+    def known(self, name: str, among: Iterable[str], what: str, field: str) -> None:
         if name not in among:
-            refuse(field, f"no {what} {name!r}{_nearest(name, among)}", f"mend `{field}`")
+            self.refuse(field, f"no {what} {name!r}{nearest(name, among)}", f"mend `{field}`")
 
+
+def _check_references(file: _File, spec: BaseModel, catalog: Catalog) -> None:
+    """Every name that a spec mentions exists, and has what is asked of it."""
     if isinstance(spec, SourceSpec):
-        for column, reference in spec.references.items():
-            field = f"references.{column}"
-            whole = {name for name, source in catalog.sources.items() if not source.segments}
-            known(reference.source, whole - {spec.name}, "other source without segments", f"{field}.source")
-            columns = catalog.sources[reference.source].columns
-            known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
+        _check_source(file, spec, catalog)
     if isinstance(spec, FeatureViewSpec):
-        for source in spec.inputs:
-            known(source, catalog.sources, "source", "inputs")
-        if spec.entity:
-            with_it = [spec.rows] if spec.rows else spec.inputs
-            columns = {column for source in with_it for column in catalog.sources[source].columns}
-            known(spec.entity, columns, f"column of {' or '.join(with_it)}", "entity")
-        if spec.rows and (late := catalog.sources[spec.rows].delay_days):
-            problem = f"{spec.rows} is known only {late} days after its events"
-            refuse("rows", problem, "name a source without delay_days")
-        if spec.rows and spec.entity and catalog.sources[spec.rows].columns[spec.entity].nullable:
-            refuse("entity", f"{spec.entity} may be null, which is nobody's past", "leave `entity` out")
+        _check_view(file, spec, catalog)
     if isinstance(spec, ModelSpec):
-        known(spec.entity_rows, catalog.sources, "source", "entity_rows")
-        known(spec.label.source, catalog.sources, "source", "label.source")
-        label_source, rows = catalog.sources[spec.label.source], catalog.sources[spec.entity_rows]
-        known(spec.label.column, label_source.columns, f"column of {spec.label.source}", "label.column")
-        for column in label_source.key:
-            known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
-        for view in spec.features:
-            known(view, catalog.views, "feature view", "features")
-        for view in catalog.daily_views(spec):
-            if view.rows and view.rows != spec.entity_rows:
-                problem = f"{view.name} has features of {view.rows}, not of {spec.entity_rows}"
-                refuse("features", problem, "leave it out")
-        first_with: dict[str, str] = {}
-        for view in (catalog.views[name] for name in spec.features):
-            for feature in view.features:
-                if (other := first_with.setdefault(feature, view.name)) != view.name:
-                    refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
-        for entity in catalog.entities(spec):
-            known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+        _check_model(file, spec, catalog)
+        _check_candidates(file, spec, catalog)
+
+
+def _check_source(file: _File, spec: SourceSpec, catalog: Catalog) -> None:
+    whole = {name for name, source in catalog.sources.items() if not source.segments}
+    for column, reference in spec.references.items():
+        field = f"references.{column}"
+        file.known(reference.source, whole - {spec.name}, "other source without segments", f"{field}.source")
+        columns = catalog.sources[reference.source].columns
+        file.known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
+
+
+def _check_view(file: _File, spec: FeatureViewSpec, catalog: Catalog) -> None:
+    for source in spec.inputs:
+        file.known(source, catalog.sources, "source", "inputs")
+    if spec.entity:
+        with_it = [spec.rows] if spec.rows else spec.inputs
+        columns = {column for source in with_it for column in catalog.sources[source].columns}
+        file.known(spec.entity, columns, f"column of {' or '.join(with_it)}", "entity")
+    if spec.rows and (late := catalog.sources[spec.rows].delay_days):
+        problem = f"{spec.rows} is known only {late} days after its events"
+        file.refuse("rows", problem, "name a source without delay_days")
+    if spec.rows and spec.entity and catalog.sources[spec.rows].columns[spec.entity].nullable:
+        file.refuse("entity", f"{spec.entity} may be null, which is nobody's past", "leave `entity` out")
+
+
+def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
+    file.known(spec.entity_rows, catalog.sources, "source", "entity_rows")
+    file.known(spec.label.source, catalog.sources, "source", "label.source")
+    label_source, rows = catalog.sources[spec.label.source], catalog.sources[spec.entity_rows]
+    file.known(spec.label.column, label_source.columns, f"column of {spec.label.source}", "label.column")
+    for column in label_source.key:
+        file.known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
+    for position, gate in enumerate(spec.gates):
+        if gate.per:
+            file.known(gate.per, rows.columns, f"column of {spec.entity_rows}", f"gates.{position}.per")
+    for view in spec.features:
+        file.known(view, catalog.views, "feature view", "features")
+    for view in catalog.daily_views(spec):
+        if view.rows and view.rows != spec.entity_rows:
+            problem = f"{view.name} has features of {view.rows}, not of {spec.entity_rows}"
+            file.refuse("features", problem, "leave it out")
+    first_with: dict[str, str] = {}
+    for view in (catalog.views[name] for name in spec.features):
+        for feature in view.features:
+            if (other := first_with.setdefault(feature, view.name)) != view.name:
+                file.refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
+    for entity in catalog.entities(spec):
+        file.known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+
+
+def _check_candidates(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
+    """Trainers exist, and those that are built in know their params. Here and not in the spec: a bundle has to load that
+    was made before a param got another name."""
+    features = {name: f for view in spec.features for name, f in catalog.views[view].features.items()}
+    for position, candidate in enumerate(spec.candidates):
+        try:
+            check_trainer(candidate.trainer)
+        except SpecError as error:
+            file.refuse(f"candidates.{position}.trainer", f"{error.subject}: {error.problem}", error.next_step)
+        if model := PARAMS.get(candidate.trainer):
+            params = _checked(file, model, candidate.params, ("candidates", position, "params"))
+            for point in candidate.search.extremes() if candidate.search else ():
+                _checked(file, model, {**candidate.params, **point}, ("candidates", position, "search"))
+            for field, among, what in (
+                ("steps", {feature.vector for feature in features.values()} - {""}, "vector feature"),
+                ("embeddings", {name for name, f in features.items() if f.categories}, "feature with categories"),
+            ):
+                for name in getattr(params, field, ()):
+                    file.known(name, among, what, f"candidates.{position}.params.{field}")
+
+
+def _checked(file: _File, model: type[BaseModel], params: Mapping[str, Any], within: Location) -> BaseModel:
+    try:
+        return model.model_validate(params)
+    except ValidationError as error:
+        mistake = first_mistake(model, error, within)
+        raise SpecError(file.at(mistake.location), mistake.problem, mistake.next_step) from error
 
 
 def _check_for_circles(found: list[tuple[Path, BaseModel]], catalog: Catalog) -> None:
@@ -279,8 +300,3 @@ def _check_for_circles(found: list[tuple[Path, BaseModel]], catalog: Catalog) ->
         circle = error.args[1]
         path = next(path for path, spec in found if isinstance(spec, SourceSpec) and spec.name in circle)
         raise SpecError(str(path), f"references go in a circle: {' -> '.join(circle)}", "mend `references`") from error
-
-
-def _nearest(name: str, among: Iterable[str]) -> str:
-    close = get_close_matches(name, list(among), n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else ""

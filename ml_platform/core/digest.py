@@ -81,12 +81,12 @@ def of_table(table: pa.Table) -> str:
 
 
 @cache
-def code_version() -> str:
-    """Version of this code: the package version and a digest over its Python and YAML files."""
+def code_version(patterns: tuple[str, ...] = ("**/*.py", "**/*.yaml")) -> str:
+    """Version of this code: the package version and a digest over its Python and YAML files, or those of the patterns."""
     package = Path(__file__).parent.parent
     files = {
         str(path.relative_to(package)): path.read_bytes()
-        for pattern in ("**/*.py", "**/*.yaml")
+        for pattern in patterns
         for path in sorted(package.glob(pattern))
     }
     return f"{version('ml-platform')}+{of_files(files)[:12]}"

@@ -8,6 +8,7 @@
     ├── FeatureError       a feature view or expression cannot be computed
     ├── TrainingError      there is nothing sound to train on, or training does not converge
     ├── Interrupted        a training was asked to stop; it goes on from its checkpoint
+    ├── WorkloadError      processes that were started to train have died; tried again, they go on from their checkpoint
     ├── BundleError        a model bundle is incomplete or was changed
     ├── RegistryError      the model registry is unreachable or contradicts itself
     ├── DeploymentError    the model server does not serve what it should
@@ -57,6 +58,10 @@ class TrainingError(PlatformError):
 
 
 class Interrupted(PlatformError):  # noqa: N818  # no error: it was asked for
+    pass
+
+
+class WorkloadError(PlatformError):
     pass
 
 

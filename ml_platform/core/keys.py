@@ -37,6 +37,21 @@ def training_set(model: str) -> str:
     return f"{model}/training_set"
 
 
+def trials(model: str) -> str:
+    """What became of every trial of a search."""
+    return f"{model}/trials"
+
+
+def trial_records(model: str) -> str:
+    """The same while the search is under way."""
+    return f"{model}/trial_records"
+
+
+def trial(position: int, number: int) -> str:
+    """A trial's name: of the candidate at this position of the model file, from 1, the trial with this number, from 0."""
+    return f"c{position}_{number:03d}"
+
+
 def candidate(model: str) -> str:
     return f"{model}/candidate"
 
@@ -56,6 +71,11 @@ def checkpoint(model: str, position: int) -> str:
     return f"{model}/checkpoint_{position}"
 
 
+def trial_checkpoint(model: str, trial: str) -> str:
+    """How far the fit of a trial is."""
+    return f"{model}/checkpoint_{trial}"
+
+
 def evaluation(model: str) -> str:
     return f"{model}/evaluation"
 
@@ -68,6 +88,22 @@ def deployment(model: str) -> str:
     return f"{model}/deployment"
 
 
+def prediction_log(model: str) -> str:
+    """What the model server answered, by day."""
+    return f"{model}/prediction_log"
+
+
+def predictions(model: str) -> str:
+    """Scores of all rows of a day."""
+    return f"{model}/predictions"
+
+
 def partition(key: str, day: date) -> str:
     """How a partition is written in messages and manifests."""
     return f"{key} [{day.isoformat()}]"
+
+
+def parse_partition(name: str) -> tuple[str, date]:
+    """Key and day of what `partition` wrote."""
+    key, _, day = name.removesuffix("]").partition(" [")
+    return key, date.fromisoformat(day)

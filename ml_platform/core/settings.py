@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ml_platform.core.errors import SettingsError
@@ -45,6 +45,12 @@ class Settings(BaseSettings):
         description="Feast's registry: a path, s3://bucket/key or an SQLAlchemy URL; default <home>/feast/registry.db",
     )
     model_server: str = Field(default="", description="URL of the model server; default the embedded one")
+    model_server_host: str = Field(
+        default="127.0.0.1", description="address that the model server binds: 0.0.0.0 for all interfaces"
+    )
+    api_key: SecretStr | None = Field(
+        default=None, min_length=1, description="key that the model server asks for; default none"
+    )
     dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"
@@ -60,6 +66,7 @@ class Settings(BaseSettings):
         pattern=r"^[1-9][0-9]*(MB|GB)$",
         description="memory that it may use, such as 4GB; beyond it DuckDB works on disk. Default: most of the machine's",
     )
+    image: str = Field(default="", description="digest of the image that this runs in, for training manifests")
     first_day: date | None = Field(default=None, description="first day of every source, instead of its start_date")
 
     @field_validator("home")

@@ -19,3 +19,7 @@ SELECT_BY: dict[Task, Metric] = {
     "regression": "rmse",
 }
 LOWER_IS_BETTER: frozenset[Metric] = frozenset({"log_loss", "brier", "rmse", "mae", "mape"})
+# What lies between 0 and 1.
+SHARES: frozenset[Metric] = frozenset(
+    {"average_precision", "roc_auc", "brier", "accuracy", "precision", "recall", "f1", "macro_f1"}
+)

@@ -1,13 +1,20 @@
-"""The evaluation report: what was measured of one candidate, and of the champion on the same rows."""
+"""The evaluation report: what was measured of one candidate, and of the champion on the same rows.
+
+It holds all that the gates need, the bootstrap's draws included, so that they can be judged again, with other limits too.
+"""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ml_platform.core.spec import ModelSpec
 from ml_platform.core.tasks import Task
+from ml_platform.evaluation.figures import Figure, Segment, figures
 from ml_platform.evaluation.metrics import measure, single_row_latency_ms
+from ml_platform.evaluation.soundness import Finding, Score, findings
 from ml_platform.training.training_set import LABEL
 
 
@@ -22,7 +29,10 @@ class ChampionReport:
 
 @dataclass(frozen=True)
 class Report:
-    """`class_rows`: how many rows have the label 0, 1, ...; empty for regression. `champion`: None if there never was one."""
+    """`class_rows`: how many rows have the label 0, 1, ...; empty for regression. `champion`: None if there never was one.
+
+    `figures` are by `GateSpec.figure`, `findings` by the name of the check.
+    """
 
     model: str
     training_date: str
@@ -33,50 +43,98 @@ class Report:
     latency_p99_ms: float
     metrics: Mapping[str, float]
     champion: ChampionReport | None
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    findings: Mapping[str, Finding] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Report":
         content = json.loads(text)
         champion = ChampionReport(**content.pop("champion")) if content["champion"] else content.pop("champion")
         content["class_rows"] = tuple(content["class_rows"])
+        content["figures"] = {name: _figure(figure) for name, figure in content.get("figures", {}).items()}
+        content["findings"] = {name: Finding(**finding) for name, finding in content.get("findings", {}).items()}
         return cls(**content, champion=champion)
 
 
-Score = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+def _figure(content: dict[str, Any]) -> Figure:
+    for name in ("resampled", "gains"):
+        content[name] = tuple(content[name])
+    if content["segments"] is not None:
+        content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
+    return Figure(**content)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The deployed model as the candidate meets it; `problem` says why it cannot score."""
+
+    version: str = ""
+    score: Score | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report, and the scores for whoever wants to look at them."""
+
+    report: Report
+    labels: np.ndarray
+    scores: np.ndarray
+    champion_scores: np.ndarray | None
 
 
 def evaluate(
-    model: str,
-    task: Task,
+    spec: ModelSpec,
     training_date: str,
     bundle_digest: str,
     score: Score,
+    reloaded: Callable[[], Score],
+    schema: Finding,
     rows: Mapping[str, np.ndarray],
-    champion: ChampionReport | None,
-) -> tuple[Report, np.ndarray]:
-    """Measure a candidate's `score` on rows with labels; returns the report and the scores."""
+    event_time: str,
+    champion: Champion | None,
+) -> Evaluation:
+    """Measure a candidate on rows with labels, and the champion on the same rows.
+
+    Args:
+        reloaded: saves and loads the candidate, and gives its `score`.
+        schema: how the bundle's input schema differs from the source and the training set.
+        event_time: the column of `rows` by which days are told apart.
+        champion: None if there never was one.
+    """
     labels = rows[LABEL]
-    scores = score(rows)
+    scores = score(rows) if len(labels) else np.zeros(0)
+    theirs, their_scores = _measured(champion, spec.task, rows) if champion else (None, None)
     report = Report(
-        model=model,
+        model=spec.name,
         training_date=training_date,
         bundle_digest=bundle_digest,
         rows=len(labels),
-        class_rows=class_rows(task, labels),
+        class_rows=class_rows(spec.task, labels),
         null_predictions=int((~finite_rows(scores)).sum()),
-        latency_p99_ms=single_row_latency_ms(score, rows),
-        metrics=measure(task, labels, scores),
-        champion=champion,
+        latency_p99_ms=single_row_latency_ms(score, rows) if len(labels) else float("nan"),
+        metrics=measure(spec.task, labels, scores),
+        champion=theirs,
+        figures=figures(spec.gates, spec.task, rows, event_time, scores, their_scores, spec.training.seed),
+        findings={**(findings(score, reloaded, rows) if len(labels) else {}), "input_schema_matches": schema},
     )
-    return report, scores
+    return Evaluation(report, labels, scores, their_scores)
 
 
-def measure_champion(version: str, task: Task, score: Score, rows: Mapping[str, np.ndarray]) -> ChampionReport:
-    """The champion's figures on the same rows."""
-    return ChampionReport(version, measure(task, rows[LABEL], score(rows)))
+def _measured(
+    champion: Champion, task: Task, rows: Mapping[str, np.ndarray]
+) -> tuple[ChampionReport, np.ndarray | None]:
+    """The champion's figures and scores on the same rows; with the problem if it cannot score them."""
+    if champion.score is None:
+        return ChampionReport(champion.version, None, champion.problem), None
+    try:
+        scores = champion.score(rows)
+        return ChampionReport(champion.version, measure(task, rows[LABEL], scores)), scores
+    except Exception as error:  # noqa: BLE001  # rows that it does not know: the gates say no, and this is why
+        return ChampionReport(champion.version, None, f"it cannot score: {type(error).__name__}: {error}"), None
 
 
 def class_rows(task: Task, labels: np.ndarray) -> tuple[int, ...]:
@@ -88,4 +146,5 @@ def class_rows(task: Task, labels: np.ndarray) -> tuple[int, ...]:
 
 def finite_rows(scores: np.ndarray) -> np.ndarray:
     """Bool [rows]: whether all scores of the row are finite numbers."""
-    return np.all(np.isfinite(scores).reshape(len(scores), -1), axis=1)
+    of_row = int(np.prod(scores.shape[1:]))  # reshape finds no -1 where there are no rows
+    return np.all(np.isfinite(scores.reshape(len(scores), of_row)), axis=1)

@@ -69,8 +69,12 @@ class Expression:
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Values of the expression, float64, one per row."""
+        return np.asarray(self.as_it_is(columns), dtype=np.float64)
+
+    def as_it_is(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Values of the expression in their own type, which for a bare column may be strings."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self._value(self._root, columns), dtype=np.float64)
+            return np.asarray(self._value(self._root, columns))
 
     def _check(self, node: ast.AST) -> None:
         match node:

@@ -23,6 +23,18 @@ def as_of_column(view: str) -> str:
     return f"{view}__{AS_OF}"
 
 
+def join_features(
+    rows: "ir.Table",
+    source: SourceSpec,
+    views: Sequence[FeatureViewSpec],
+    computed: Mapping[str, "ir.Table"],
+    engine: Engine,
+) -> "ir.Table":
+    """Join to each row of the source the features of every view, each in its kind's way."""
+    rows = join_snapshots(rows, source.event_time, [v for v in views if v.kind == "snapshot"], computed, engine)
+    return join_events(rows, source, [v for v in views if v.kind == "rolling"], computed)
+
+
 def join_snapshots(
     rows: "ir.Table",
     event_time: str,

@@ -351,7 +351,9 @@ def send(
     """POST each body; returns all scores, and each request's time in milliseconds."""
     scores: list[float] = []
     elapsed: list[float] = []
-    with httpx.Client(base_url=settings.model_server_url, timeout=30) as client:
+    with httpx.Client(
+        base_url=settings.model_server_url, timeout=30, headers=ModelServer.at(settings).headers
+    ) as client:
         for body in bodies:
             sent = time.perf_counter()
             answer = client.post(f"/models/{MODEL}/predict", json=body)

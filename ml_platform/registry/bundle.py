@@ -7,6 +7,7 @@
     metrics.json                    figures on the validation rows
     manifest.json                   what it was trained from, and the leaderboard that it was selected from
     MODEL_CARD.md                   the same for people
+    files.json                      size and digest of each of the others, to say which one was changed
 
 The digest over all of them is the version's identity.
 """
@@ -31,6 +32,7 @@ SPEC = "spec.yaml"
 METRICS = "metrics.json"
 MANIFEST = "manifest.json"
 MODEL_CARD = "MODEL_CARD.md"
+FILES = "files.json"
 REQUIRED = (TRANSFORMS, SCHEMA, SPEC, METRICS, MANIFEST, MODEL_CARD)
 
 
@@ -105,6 +107,10 @@ class Bundle:
         """Scores of rows given as arrays by column name. The one scoring path: training, batch and serving use it."""
         return self.trainer.predict(self.transforms.apply(rows))
 
+    def saved(self) -> dict[str, bytes]:
+        """The files of what was fitted, written anew."""
+        return {**self.trainer.save(), TRANSFORMS: self.transforms.to_json()}
+
 
 def pack(
     spec: ModelSpec,
@@ -115,7 +121,7 @@ def pack(
     manifest: bytes,
 ) -> dict[str, bytes]:
     """The bundle's files."""
-    return {
+    files = {
         **trainer.save(),
         TRANSFORMS: transforms.to_json(),
         SCHEMA: schema.to_json(),
@@ -124,6 +130,10 @@ def pack(
         MANIFEST: manifest,
         MODEL_CARD: _model_card(spec, schema, transforms, metrics, json.loads(manifest)).encode(),
     }
+    listed = {
+        name: {"bytes": len(content), "sha256": digest.of_bytes(content)} for name, content in sorted(files.items())
+    }
+    return {**files, FILES: json.dumps(listed, indent=1).encode()}
 
 
 def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
@@ -146,7 +156,10 @@ def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
             manifest,
         )
     except Exception as error:
-        raise BundleError(subject, f"cannot be loaded: {type(error).__name__}: {error}", "train again") from error
+        changed = "".join(f"; {one}" for one in damage(files))
+        raise BundleError(
+            subject, f"cannot be loaded: {type(error).__name__}: {error}{changed}", "train again"
+        ) from error
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -157,11 +170,33 @@ def verify(files: Mapping[str, bytes], expected: str, subject: str) -> None:
     """Check that these are the files that the digest was taken of.
 
     Raises:
-        BundleError: if they are not.
+        BundleError: if they are not, naming those that differ.
     """
     found = digest_of(files)
-    if found != expected:
-        raise BundleError(subject, f"its files have digest {found[:12]}, not {expected[:12]}", "register it again")
+    if found == expected:
+        return
+    problem = f"its files have digest {found[:12]}, not {expected[:12]}"
+    raise BundleError(subject, f"{problem}: {'; '.join(damage(files)) or 'another bundle'}", "register it again")
+
+
+def damage(files: Mapping[str, bytes]) -> list[str]:
+    """How the files differ from what the bundle itself says of them; nothing if it does not, or says nothing."""
+    try:
+        listed = json.loads(files[FILES])
+        sizes = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in listed.items()}
+    except KeyError:
+        return [f"{FILES} is missing"]  # as in bundles of before there was one: their digest is all there is
+    except (ValueError, TypeError, AttributeError):
+        return [f"{FILES} cannot be read"]
+    found = [f"{name} is missing" for name in sizes if name not in files]
+    found += [f"{name} does not belong to it" for name in files if name not in sizes and name != FILES]
+    for name, (size, sha256) in sizes.items():
+        content = files.get(name, b"")
+        if name in files and len(content) != size:
+            found.append(f"{name} has {len(content):,} bytes, not {size:,}")
+        elif name in files and digest.of_bytes(content) != sha256:
+            found.append(f"{name} has other content (digest {digest.of_bytes(content)[:12]}, not {sha256[:12]})")
+    return found
 
 
 def _model_card(

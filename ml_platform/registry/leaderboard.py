@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -12,10 +12,12 @@ from ml_platform.core.tasks import LOWER_IS_BETTER, Metric
 from ml_platform.evaluation.metrics import measure
 from ml_platform.training.trainers import Context, Labelled, Trainer, trainer_named
 
+Fit = Callable[[CandidateSpec, Labelled, Labelled, Context], Trainer]
+
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one candidate. `error` says why one failed."""
+    """What became of one candidate. `error` says why one failed, `note` what else is worth knowing."""
 
     candidate: str
     trainer: str
@@ -24,6 +26,7 @@ class Entry:
     status: Literal["selected", "trained", "failed"]
     error: str
     seconds: float
+    note: str = ""
 
     def outcome(self) -> dict[str, Any]:
         """The entry without what differs from run to run: the same inputs give the same bundle."""
@@ -44,14 +47,30 @@ def labels_of(candidates: Sequence[CandidateSpec]) -> list[str]:
     return [f"{position}_{candidate.trainer}" for position, candidate in enumerate(candidates, start=1)]
 
 
+def fit_here(candidate: CandidateSpec, train: Labelled, validation: Labelled, context: Context) -> Trainer:
+    return trainer_named(candidate.trainer).fit(candidate.params, train, validation, context)
+
+
 def attempt(
-    label: str, candidate: CandidateSpec, select_by: Metric, train: Labelled, validation: Labelled, context: Context
+    label: str,
+    candidate: CandidateSpec,
+    select_by: Metric,
+    train: Labelled,
+    validation: Labelled,
+    context: Context,
+    fit: Fit = fit_here,
 ) -> Attempt:
     """Fit and measure one candidate. Whatever goes wrong with it is noted, and does not stop the others."""
     began = time.perf_counter()
+    figures: dict[str, float] = {}
+
+    def heard(epoch: int, new: dict[str, float]) -> None:
+        figures.update(new)
+        context.on_epoch(epoch, new)
+
     entry = Entry(label, candidate.trainer, candidate.params, {}, "trained", "", 0.0)
     try:
-        trainer = trainer_named(candidate.trainer).fit(candidate.params, train, validation, context)
+        trainer = fit(candidate, train, validation, replace(context, on_epoch=heard))
         metrics = measure(context.task, validation.y, trainer.predict(validation.x))
         if not math.isfinite(metrics[select_by]):
             raise TrainingError(f"candidate {label}", f"{select_by} has no value", "mend candidates.params")
@@ -61,7 +80,15 @@ def attempt(
         said = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
         failed = replace(entry, status="failed", error=said, seconds=time.perf_counter() - began)
         return Attempt(failed, problem=error)
-    return Attempt(replace(entry, metrics=metrics, seconds=time.perf_counter() - began), trainer)
+    done = replace(entry, metrics=metrics, seconds=time.perf_counter() - began, note=_note(figures))
+    return Attempt(done, trainer)
+
+
+def _note(figures: Mapping[str, float]) -> str:
+    """Of a fit whose last figures are these."""
+    if not figures.get("halvings"):
+        return ""
+    return f"memory ran out: {figures['part_rows']:.0f} rows at once, and gradients added up to the same batch"
 
 
 def select(attempts: Sequence[Attempt], select_by: Metric, subject: str) -> tuple[int, Trainer, list[Entry]]:

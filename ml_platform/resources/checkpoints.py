@@ -57,14 +57,17 @@ class LakeCheckpoints:
         self._delete(before[: -(KEPT - 1)])
 
     def clear(self) -> None:
-        """Remove them all."""
-        self._delete(self._names())
+        """Remove them all, and what a writer that was killed has left."""
+        self._delete(self._files())
 
     def _names(self) -> list[str]:
         """The checkpoints' file names, oldest first."""
+        return sorted(name for name in self._files() if _NAME.fullmatch(name))
+
+    def _files(self) -> list[str]:
         with self._translated():
             found = self.lake.filesystem.get_file_info(pafs.FileSelector(self.folder, allow_not_found=True))
-        return sorted(info.base_name for info in found if _NAME.fullmatch(info.base_name))
+        return [info.base_name for info in found if info.is_file]
 
     def _delete(self, names: list[str]) -> None:
         for name in names:

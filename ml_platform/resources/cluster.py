@@ -1,17 +1,18 @@
-"""What a step asks of a Kubernetes cluster, from the `resources:` of a model file."""
+"""What a step asks of Dagster and of a Kubernetes cluster, from the `resources:` of a model file."""
 
 from typing import Any
 
-from ml_platform.core.spec import ResourcesSpec
+from ml_platform.core.spec import ResourcesSpec, seconds
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_TYPE_LABEL = "ml-platform/gpu-type"
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# The step itself stops at its timeout and says why; the pod's deadline is for one that hangs.
+STARTS_AND_STOPS = 600  # seconds: image, definitions, rows, last checkpoint
 
 
-def seconds(duration: str) -> int:
-    """A duration such as 4h in seconds."""
-    return int(duration[:-1]) * _SECONDS[duration[-1]]
+def pool(resources: ResourcesSpec) -> str:
+    """The Dagster pool that limits how many such steps run at once, over all runs."""
+    return "gpu_training" if resources.gpu else "cpu_training"
 
 
 def pod_config(resources: ResourcesSpec) -> dict[str, Any]:
@@ -36,5 +37,5 @@ def pod_config(resources: ResourcesSpec) -> dict[str, Any]:
     if pod_spec:
         config["pod_spec_config"] = pod_spec
     if resources.timeout:
-        config["job_spec_config"] = {"active_deadline_seconds": seconds(resources.timeout)}
+        config["job_spec_config"] = {"active_deadline_seconds": seconds(resources.timeout) + STARTS_AND_STOPS}
     return config

@@ -312,6 +312,17 @@ class Lake:
             self._delete(f"{folder}/{name}")
         return manifest
 
+    def add_file(self, key: str, day: date, name: str, content: Path) -> None:
+        """Put a file beside those of the day. For logs, which grow and have no manifest: each file is there as a whole."""
+        self._put(f"{self._folder(key, day)}/{name}", content)
+
+    def added_files(self, key: str, day: date) -> list[str]:
+        """The paths of such files, by name."""
+        folder = pafs.FileSelector(self._folder(key, day), allow_not_found=True)
+        with self._translated(keys.partition(key, day)):
+            infos = self.filesystem.get_file_info(folder)
+        return sorted(info.path for info in infos if not info.base_name.startswith("."))
+
     def remove(self, key: str, day: date) -> None:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
         manifest = self.manifest(key, day)

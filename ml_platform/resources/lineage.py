@@ -36,6 +36,13 @@ def training_needs(catalog: Catalog, spec: ModelSpec, training_date: date) -> It
             yield keys.feature_view(view.name), day
 
 
+def scoring_needs(catalog: Catalog, spec: ModelSpec, day: date) -> Iterator[PartitionName]:
+    """The partitions whose rows and features a day's predictions are made from; the rows first."""
+    yield keys.raw(spec.entity_rows), day
+    for view in catalog.daily_views(spec):
+        yield keys.feature_view(view.name), day
+
+
 def current_inputs(read: ReadManifest, needs: Iterator[PartitionName]) -> list[Input] | None:
     """What those partitions hold at present; None if one is missing."""
     inputs = []

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -13,15 +13,21 @@ from ml_platform.registry.versions import Version
 
 class ModelServer:
     def __init__(
-        self, url: str, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        api_key: str | None = None,
     ) -> None:
         self.url = url
+        self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.clock = clock
         self.sleep = sleep
 
     @classmethod
     def at(cls, settings: Settings) -> "ModelServer":
-        return cls(settings.model_server_url)
+        key = settings.api_key
+        return cls(settings.model_server_url, api_key=key.get_secret_value() if key else None)
 
     def status(self, model: str) -> dict[str, Any] | None:
         """What the server says of a model; None if it does not know it.
@@ -30,23 +36,32 @@ class ModelServer:
             DeploymentError: if it does not answer.
         """
         try:
-            answer = httpx.get(f"{self.url}/models/{model}", timeout=10)
+            answer = httpx.get(f"{self.url}/models/{model}", timeout=10, headers=self.headers)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
             return answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise self._silent(model, error) from error
 
-    def predict(self, model: str, body: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+    def predict(
+        self,
+        model: str,
+        body: dict[str, Any],
+        timeout: float = 60.0,
+        arm: Literal["champion", "challenger"] | None = None,
+    ) -> dict[str, Any]:
         """The server's answer to a prediction request; a server that cannot look features up is given until the timeout.
+
+        `arm` is who shall answer, whatever the traffic; such an answer is not in the prediction log.
 
         Raises:
             DeploymentError: with what the server says, if it is no answer.
         """
         deadline = self.clock() + timeout
+        url = f"{self.url}/models/{model}/predict" + (f"?arm={arm}" if arm else "")
         while True:
             try:
-                answer = httpx.post(f"{self.url}/models/{model}/predict", json=body, timeout=30)
+                answer = httpx.post(url, json=body, timeout=30, headers=self.headers)
             except httpx.HTTPError as error:
                 raise self._silent(model, error) from error
             if answer.status_code == httpx.codes.OK:
@@ -56,8 +71,10 @@ class ModelServer:
                 raise DeploymentError(f"{model}/deployment", problem, "look at the model server's log")
             self.sleep(1.0)
 
-    def wait_until_served(self, version: Version, timeout: float = 60.0) -> dict[str, Any]:
-        """Read back what is served until it is this version's digest.
+    def wait_until_served(
+        self, version: Version, timeout: float = 60.0, arm: Literal["champion", "challenger"] = "champion"
+    ) -> dict[str, Any]:
+        """Read back what is served until it is this version's digest; as challenger, in a shadow or answering a share.
 
         Raises:
             DeploymentError: if the server refuses the version, does not answer, or takes longer than `timeout` seconds.
@@ -71,20 +88,19 @@ class ModelServer:
                     raise
                 self.sleep(1.0)  # a server that restarts is given until the deadline
                 continue
-            if status and status.get("digest") == version.digest:
+            held = (status or {}) if arm == "champion" else (status or {}).get("challenger") or {}
+            if status and held.get("digest") == version.digest:
                 return status
-            refused = (status or {}).get("refused") or {}
+            refused = held.get("refused") or {}
             if refused.get("version") == version.number:
-                raise DeploymentError(
-                    f"{version.model}/deployment",
-                    f"the server refused version {version.number}: {refused['reason']}",
-                    "train again",
-                )
+                problem = f"the server refused version {version.number}: {refused['reason']}"
+                raise DeploymentError(f"{version.model}/deployment", problem, "train again")
             if self.clock() > deadline:
-                serving = f"version {status['version']}" if status and status.get("version") else "nothing"
+                serving = f"version {held['version']}" if held.get("version") else "nothing"
                 raise DeploymentError(
                     f"{version.model}/deployment",
-                    f"after {timeout:.0f} s the server at {self.url} still serves {serving}, not version {version.number}",
+                    f"after {timeout:.0f} s the server at {self.url} still serves {serving}, not version {version.number}"
+                    + (" as challenger" if arm == "challenger" else ""),
                     "look at the model server's log",
                 )
             self.sleep(0.2)

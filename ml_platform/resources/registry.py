@@ -2,8 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,30 @@ from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Aliases, Version
+from ml_platform.resources.lease import LEASE_TAG, Lease, lease
+from ml_platform.rollout.standing import (
+    ALIASES,
+    Record,
+    SetAlias,
+    SetTag,
+    Standing,
+    Write,
+    completion,
+    held,
+    numbers,
+    writes,
+)
+from ml_platform.rollout.state import Event, Rollout
+from ml_platform.rollout.traffic import Traffic
 
 ARTIFACT_PATH = "bundle"
+PLOTS_PATH = "evaluation"
+RECORD = "ml_platform.rollout"  # the tag of a registered model: see rollout/standing.py
+EVENT = "ml_platform.event."  # what tags of versions begin with that say what was done to them
 
 
 class Registry:
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, clock: Callable[[], float] = time.time) -> None:
         # MLflow's own defaults keep a caller waiting for minutes when the server is down.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -24,33 +44,58 @@ class Registry:
         from mlflow import MlflowClient
 
         self.tracking_uri = tracking_uri
+        self.clock = clock
         self.client = MlflowClient(tracking_uri, tracking_uri)
 
     @classmethod
     def at(cls, settings: Settings) -> "Registry":
         return cls(settings.mlflow_url)
 
-    def register(self, model: str, files: Mapping[str, bytes], run_id: str, tags: Mapping[str, str]) -> Version:
-        """Register a bundle as a version of the model; the same bundle again is the same version."""
+    def register(
+        self,
+        model: str,
+        files: Mapping[str, bytes],
+        run_id: str,
+        tags: Mapping[str, str],
+        card: str = "",
+        plots: Mapping[str, bytes] | None = None,
+    ) -> Version:
+        """Register a bundle as a version of the model, and its candidate; the same bundle again is the same version.
+
+        `card` describes the version, in place of the bundle's own; `plots` become artifacts of the run.
+        """
         bundle_digest = bundle.digest_of(files)
         with self._translated(model):
-            for known in self.versions(model):
-                if known.digest == bundle_digest:
-                    return known
-            self._ensure_model(model)
-            with tempfile.TemporaryDirectory() as folder:
-                for name, content in files.items():
-                    (Path(folder) / name).write_bytes(content)
-                self.client.log_artifacts(run_id, folder, ARTIFACT_PATH)
-            artifacts = self.client.get_run(run_id).info.artifact_uri
-            created = self.client.create_model_version(
-                model,
-                f"{artifacts}/{ARTIFACT_PATH}",
-                run_id,
-                tags={**tags, "bundle_digest": bundle_digest},
-                description=files[bundle.MODEL_CARD].decode(),
-            )
-            return _version(created)
+            version = self._registered(model, bundle_digest)
+            if version is None:
+                self._ensure_model(model)
+                self._log_files(run_id, files, ARTIFACT_PATH)
+                self._log_files(run_id, plots or {}, PLOTS_PATH)
+            source = f"{self.client.get_run(run_id).info.artifact_uri}/{ARTIFACT_PATH}"
+            with self.changing(model) as change:
+                version = version or self._registered(model, bundle_digest)  # another run may have been faster
+                if version is None:
+                    description = card or files[bundle.MODEL_CARD].decode()
+                    tags = {**tags, "bundle_digest": bundle_digest}
+                    version = _version(
+                        self.client.create_model_version(model, source, run_id, tags=tags, description=description)
+                    )
+                change.to(change.standing.aliases.nominated(version), change.standing.rollout)
+            return version
+
+    def _registered(self, model: str, bundle_digest: str) -> Version | None:
+        return next((known for known in self.versions(model) if known.digest == bundle_digest), None)
+
+    def _log_files(self, run_id: str, files: Mapping[str, bytes], path: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            if files:
+                self.client.log_artifacts(run_id, folder, path)
+
+    def plot_link(self, run_id: str, name: str) -> str:
+        """Where the MLflow server shows a plot of a run."""
+        return f"/get-artifact?path={PLOTS_PATH}/{name}&run_uuid={run_id}"
 
     def versions(self, model: str) -> list[Version]:
         """All registered versions, newest first."""
@@ -58,40 +103,98 @@ class Registry:
             found = self.client.search_model_versions(f"name = '{model}'")
         return sorted(map(_version, found), key=lambda version: int(version.number), reverse=True)
 
+    def find(self, model: str, number: str) -> Version | None:
+        """A version by its number; None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with self._translated(model):
+            try:
+                return _version(self.client.get_model_version(model, number))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
     def models(self) -> list[str]:
         """The names of all registered models."""
         with self._translated("registry"):
             return [model.name for model in self._all_models()]
 
+    # --- who answers ------------------------------------------------------------------------------------------------------
+
     def aliases(self, model: str) -> Aliases:
         """Which version holds which alias; none if the model was never registered."""
-        with self._translated(model):
-            held = next((m.aliases for m in self.client.search_registered_models(f"name = '{model}'")), {})
-            return Aliases(
-                **{
-                    alias: _version(self.client.get_model_version(model, str(held[alias])))
-                    for alias in ("champion", "previous")
-                    if alias in held
-                }
-            )
+        return self.standing(model).aliases
 
-    def set_aliases(self, model: str, aliases: Aliases) -> None:
-        """Make the registry say this. `previous` moves first: dying in between leaves one champion, never two."""
+    def standing(self, model: str) -> Standing:
+        """Aliases and rollout of a model; empty if it was never registered."""
         with self._translated(model):
-            for alias, version in (("previous", aliases.previous), ("champion", aliases.champion)):
-                if version is not None:
-                    self.client.set_registered_model_alias(model, alias, version.number)
-                else:
-                    self.client.delete_registered_model_alias(model, alias)
+            found = list(self.client.search_registered_models(f"name = '{model}'"))
+        return self._standing(found[0]) if found else Standing()
 
-    def champions(self) -> dict[str, Version]:
-        """The champion of every model that has one."""
+    def rollouts(self) -> dict[str, Rollout]:
+        """The last rollout of every model that had one; one request, however many there are."""
         with self._translated("registry"):
-            return {
-                m.name: _version(self.client.get_model_version(m.name, str(m.aliases["champion"])))
-                for m in self._all_models()
-                if "champion" in m.aliases
-            }
+            found = {model.name: _record(model).rollout for model in self._all_models()}
+        return {model: rollout for model, rollout in found.items() if rollout}
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Who answers the requests of every model that has a champion."""
+        with self._translated("registry"):
+            told = {model.name: self._standing(model, ("champion",)).traffic() for model in self._all_models()}
+        return {model: traffic for model, traffic in told.items() if traffic.champion}
+
+    @contextmanager
+    def changing(self, model: str) -> Iterator["Change"]:
+        """Look at a model and change it, while nobody else does.
+
+        Raises:
+            RegistryError: also if others hold on to it.
+        """
+        with self._translated(model), lease(self.client, model, self.clock) as held:
+            found = list(self.client.search_registered_models(f"name = '{model}'"))
+            actual = {alias: str(number) for alias, number in found[0].aliases.items()} if found else {}
+            record = _record(found[0]) if found else Record()
+            change = Change(self, model, held, self._standing(found[0]) if found else Standing(), actual)
+            change.write(completion(actual, record))  # what a writer that died has left to do
+            yield change
+
+    def note(self, version: Version, event: Event) -> None:
+        """Keep an event with the version."""
+        with self._translated(version.label):
+            key = f"{EVENT}{event.at:%Y%m%dT%H%M%S%f}"
+            self.client.set_model_version_tag(version.model, version.number, key, event.to_json())
+
+    def card(self, version: Version) -> str:
+        """What people read about a version."""
+        with self._translated(version.label):
+            return self.client.get_model_version(version.model, version.number).description or ""
+
+    def tags(self, version: Version) -> dict[str, str]:
+        """Lineage and figures of a version."""
+        return {name: value for name, value in self._tags(version).items() if not name.startswith(EVENT)}
+
+    def events(self, version: Version) -> list[Event]:
+        """What was done to a version, in time order."""
+        tags = self._tags(version)
+        return [Event.from_json(tags[name]) for name in sorted(tags) if name.startswith(EVENT)]
+
+    def _tags(self, version: Version) -> dict[str, str]:
+        with self._translated(version.label):
+            return dict(self.client.get_model_version(version.model, version.number).tags)
+
+    def _standing(self, model: Any, wanted: Iterable[str] = ALIASES) -> Standing:
+        """What holds, as far as the wanted aliases are concerned; each is a request."""
+        record = _record(model)
+        numbers_ = held({alias: str(number) for alias, number in model.aliases.items()}, record)
+        versions = {alias: self.find(model.name, numbers_[alias]) for alias in wanted if alias in numbers_}
+        challenger = None
+        if record.rollout and not record.rollout.is_over:
+            known = next((v for v in versions.values() if v and v.number == record.rollout.version), None)
+            challenger = known or self.find(model.name, record.rollout.version)
+        return Standing(Aliases(**versions), record.rollout, challenger)
+
+    # --- bundles ----------------------------------------------------------------------------------------------------------
 
     def download(self, version: Version) -> dict[str, bytes]:
         """The files of a version's bundle, checked against the digest that it was registered under."""
@@ -107,14 +210,19 @@ class Registry:
         token = None
         while True:
             page = self.client.search_registered_models(page_token=token)
-            yield from page
+            yield from (model for model in page if LEASE_TAG not in model.tags)
             token = page.token
             if not token:
                 return
 
     def _ensure_model(self, model: str) -> None:
-        if not self.client.search_registered_models(f"name = '{model}'"):
+        from mlflow.exceptions import MlflowException
+
+        try:
             self.client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     @contextmanager
     def _translated(self, subject: str) -> Iterator[None]:
@@ -129,6 +237,41 @@ class Registry:
                 f"MLflow at {self.tracking_uri}: {error}",
                 "start it (make dev), or set MLFLOW_TRACKING_URI",
             ) from error
+
+
+@dataclass
+class Change:
+    """A model that nobody else changes now: what holds, and the way to make something else true."""
+
+    registry: Registry
+    model: str
+    lease: Lease
+    standing: Standing
+    actual: dict[str, str]  # the aliases, by number
+
+    def to(self, aliases: Aliases, rollout: Rollout | None) -> None:
+        """Make this true. Whenever it dies, all of it holds or nothing."""
+        self.write(writes(self.actual, numbers(aliases), rollout))
+        challenger = self.registry.find(self.model, rollout.version) if rollout and not rollout.is_over else None
+        self.standing = Standing(aliases, rollout, challenger)
+
+    def write(self, planned: Iterable[Write]) -> None:
+        client = self.registry.client
+        for one in list(planned):
+            self.lease.check()
+            match one:
+                case SetTag(record):
+                    client.set_registered_model_tag(self.model, RECORD, record.to_json())
+                case SetAlias(alias, None):
+                    client.delete_registered_model_alias(self.model, alias)
+                    self.actual.pop(alias, None)
+                case SetAlias(alias, str(number)):
+                    client.set_registered_model_alias(self.model, alias, number)
+                    self.actual[alias] = number
+
+
+def _record(model: Any) -> Record:
+    return Record.from_json(model.tags.get(RECORD))
 
 
 def _version(found: Any) -> Version:

@@ -1,160 +1,241 @@
 """The model server's HTTP interface.
 
-GET  /health                  the process lives
-GET  /ready                   it has heard of the champions and can answer
-GET  /version                 of the code
-GET  /models, /models/{name}  what is served, what was refused, what a request must have
-POST /models/{name}/predict   {"entities": [...]} looks features up; {"rows": [...]} brings them
+GET  /health                       the process lives
+GET  /ready                        it knows who answers, and can
+GET  /metrics                      for Prometheus
+GET  /version                      of the code, and of every model
+GET  /models, /models/{name}       what is served, what was refused, what a request must have
+POST /models/{name}/predict        {"entities": [...]} looks features up; {"rows": [...]} brings them
+POST /models/{name}/invocations    the same in MLflow's forms; at /invocations if there is one model, or with ?model=<name>
 """
 
 import asyncio
 import contextlib
 import logging
 import math
+import threading
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import pydantic_core
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
 
 from ml_platform.core import digest
 from ml_platform.core.errors import FeatureError, PlatformError, RequestError
 from ml_platform.core.settings import Settings, load_settings
-from ml_platform.resources.online_store import OnlineStore, online_store_at
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.online_store import online_store_at
+from ml_platform.resources.prediction_log import PredictionLog
 from ml_platform.resources.registry import Registry
-from ml_platform.serving.models import Served, ServedModels
-from ml_platform.serving.requests import from_entities, from_rows
+from ml_platform.serving.answer import Answer, Asked, Desk
+from ml_platform.serving.cache import BundleCache
+from ml_platform.serving.guard import Guard, body_of
+from ml_platform.serving.invocations import rows_of_invocation
+from ml_platform.serving.metrics import Metrics
+from ml_platform.serving.models import Refused, Served, ServedModels, Serving
+from ml_platform.serving.openapi import document
+from ml_platform.serving.requests import parsed, rows_of
 
-log = logging.getLogger("ml_platform.serving")
-
-MAX_ROWS = 10_000
+LOG = logging.getLogger("ml_platform.serving")
 SYNCHRONIZE_EVERY = 2.0  # seconds between looks at the registry: how long a new champion waits at most
-
-Rows = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)]
-
-
-class PredictRequest(BaseModel):
-    """Rows to score. `entities`: ids and request columns, features are looked up. `rows`: request columns and features."""
-
-    model_config = ConfigDict(extra="forbid")
-    entities: Rows | None = None
-    rows: Rows | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "PredictRequest":
-        if (self.entities is None) == (self.rows is None):
-            raise ValueError("give either `entities` or `rows`")
-        return self
-
-
-class PredictResponse(BaseModel):
-    """Scores in the order of the rows, and for each view that was looked up the moment that its features are as of.
-
-    A score is the probability of the label 1, a value, or a list with one probability per class.
-    """
-
-    model: str
-    version: str
-    scores: list[float] | list[list[float]]
-    as_of: dict[str, datetime] | None = None
+LARGE_BODY = 64 << 10  # bytes from which on a body is read beside the event loop
+STATUS = {RequestError: 422, FeatureError: 503}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
-    models = ServedModels(Registry.at(settings))
-    store = online_store_at(settings)
-
-    async def follow_registry() -> None:
-        while True:
-            try:
-                await asyncio.to_thread(models.synchronize)
-            except PlatformError as error:
-                log.warning("%s", error)
-            except Exception:  # whatever it is, the loop must live: without it no new champion is ever served
-                log.exception("cannot follow the registry")
-            await asyncio.sleep(SYNCHRONIZE_EVERY)
+    metrics = Metrics()
+    cache = BundleCache(settings.home / "bundles")
+    models = ServedModels(Registry.at(settings), online_store_at(settings), cache, on_batch=metrics.batch)
+    log = PredictionLog(Lake.at(settings), settings.home / "prediction_log")
+    metrics.watch(models, lambda: log.lost)
+    desk = Desk(log, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        follower = asyncio.create_task(follow_registry())
+        stop = threading.Event()
+        # Not of asyncio's pool, whose threads are waited for at the end: a registry may keep one waiting for a minute.
+        threading.Thread(target=models.follow, args=(SYNCHRONIZE_EVERY, stop), name="follower", daemon=True).start()
+        log.start()
         yield
-        follower.cancel()
+        stop.set()
+        await desk.finish()
+        await asyncio.to_thread(log.close)
 
     app = FastAPI(title="ml_platform model server", version=digest.code_version(), lifespan=lifespan)
     app.state.models = models
+    api_key = settings.api_key.get_secret_value() if settings.api_key else None
+    app.add_middleware(Guard, api_key=api_key, metrics=metrics)
+    app.openapi = lambda: document(app, models, bool(api_key))
 
     @app.exception_handler(PlatformError)
-    def _explain(_: Request, error: PlatformError) -> JSONResponse:
-        status = {RequestError: 422, FeatureError: 503}.get(type(error), 500)
+    async def _explain(_: Request, error: PlatformError) -> JSONResponse:
+        status = STATUS.get(type(error), 500)
+        if status >= 500:
+            LOG.error("%s", error)
         return JSONResponse({"detail": str(error)}, status)
 
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/ready")
-    def ready() -> JSONResponse:
-        content = {"ready": models.synchronized, "models": sorted(models.served), "refused": sorted(models.refused)}
-        return JSONResponse(content, 200 if content["ready"] else 503)
-
-    @app.get("/version")
-    def version() -> dict[str, Any]:
-        return {
-            "code": digest.code_version(),
-            "models": {name: served.version.number for name, served in sorted(models.served.items())},
-        }
-
-    @app.get("/models")
-    def list_models() -> list[dict[str, Any]]:
-        return [_described(models, name) for name in sorted({*models.served, *models.refused})]
-
-    @app.get("/models/{name}")
-    def show_model(name: str) -> dict[str, Any]:
-        if name not in models.served and name not in models.refused:
-            raise HTTPException(404, _unknown(name, models))
-        return _described(models, name)
-
-    @app.post("/models/{name}/predict")
-    def predict(name: str, request: PredictRequest) -> PredictResponse:
-        served = models.served.get(name)
-        if served is None:
-            raise HTTPException(404, _unknown(name, models))
-        return _answer(served, request, store)
-
+    _add_reading(app, models, metrics)
+    _add_predicting(app, models, desk)
     return app
 
 
-def _answer(served: Served, request: PredictRequest, store: OnlineStore) -> PredictResponse:
-    schema = served.bundle.schema
-    if request.entities is not None:
-        columns, as_of = from_entities(schema, request.entities, store)
-    else:
-        columns, as_of = from_rows(schema, request.rows or []), None
-    scores = served.bundle.score(columns).tolist()
-    return PredictResponse(model=served.version.model, version=served.version.number, scores=scores, as_of=as_of)
+def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
+    """What can be asked about the server."""
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/ready", responses={503: {"description": "It does not know yet who answers"}})
+    async def ready() -> JSONResponse:
+        refused = sorted({version.model for version in models.refused})
+        content = {"ready": models.synchronized, "models": sorted(models.served), "refused": refused}
+        return JSONResponse(content, 200 if content["ready"] else 503)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> Response:
+        return PlainTextResponse(metrics.text())
+
+    @app.get("/version")
+    async def version() -> dict[str, Any]:
+        serving = {name: one.champion.version.number for name, one in sorted(models.served.items())}
+        return {"code": digest.code_version(), "models": serving}
+
+    @app.get("/models")
+    async def list_models() -> list[dict[str, Any]]:
+        return [_described(models, name) for name in _known(models)]
+
+    @app.get("/models/{name}", responses={404: {"description": "No such model is served"}})
+    async def show_model(name: str) -> dict[str, Any]:
+        if name not in _known(models):
+            raise HTTPException(404, _unknown(name, models))
+        return _described(models, name)
+
+
+def _add_predicting(app: FastAPI, models: ServedModels, desk: Desk) -> None:
+    """The request path: plain routes, since what FastAPI does for an endpoint takes as long as a small model."""
+
+    async def predict(request: Request) -> Response:
+        serving = _serving(request, models, request.path_params["name"])
+        content = await _content(request)
+        if len(content) != 1 or (kind := next(iter(content))) not in ("entities", "rows"):
+            raise RequestError("request body", "must have either `entities` or `rows`, and nothing else", "see /docs")
+        rows, request_id = rows_of(content[kind], kind), request.scope["request_id"]
+        asked = Asked(rows, kind == "entities", request_id, _arm(request))
+        answer = await desk.answer(serving, asked)
+        return await _response(request, _prediction(serving, answer))
+
+    async def invocations(request: Request) -> Response:
+        name = request.path_params.get("name") or request.query_params.get("model") or _only_model(models)
+        serving = _serving(request, models, name)
+        content = await _content(request)
+        rows = rows_of_invocation(content, serving.champion.checker.order)
+        answer = await desk.answer(serving, Asked(rows, None, request.scope["request_id"], _arm(request)))
+        return await _response(request, {"predictions": answer.scores, **_by(answer)})
+
+    # First of all routes, since they are tried in turn.
+    app.router.routes[:0] = [
+        Route("/models/{name}/predict", predict, methods=["POST"], include_in_schema=False),
+        Route("/models/{name}/invocations", invocations, methods=["POST"], include_in_schema=False),
+        Route("/invocations", invocations, methods=["POST"], include_in_schema=False),
+    ]
+
+
+def _serving(request: Request, models: ServedModels, name: str) -> Serving:
+    serving = models.served.get(name)
+    if serving is None:
+        raise HTTPException(404, _unknown(name, models))
+    request.scope["answered_by"] = name, "", ""
+    return serving
+
+
+def _only_model(models: ServedModels) -> str:
+    if len(models.served) == 1:
+        return next(iter(models.served))
+    served = ", ".join(sorted(models.served)) or "none"
+    raise RequestError("parameter 'model'", f"is missing, and the served models are {served}", "add ?model=<name>")
+
+
+def _arm(request: Request) -> Any:
+    arm = request.query_params.get("arm") if request.scope["query_string"] else None
+    if arm not in (None, "champion", "challenger"):
+        raise RequestError("parameter 'arm'", f"is {arm[:40]!r}, not champion or challenger", "leave it out")
+    return arm
+
+
+async def _content(request: Request) -> dict[str, Any]:
+    type_ = request.headers.get("content-type", "application/json")
+    if not type_.lower().startswith("application/json"):
+        raise HTTPException(415, f"content-type: is {type_[:100]!r}. Next: send application/json")
+    body = await body_of(request)
+    return parsed(body) if len(body) < LARGE_BODY else await asyncio.to_thread(parsed, body)
+
+
+async def _response(request: Request, content: dict[str, Any]) -> Response:
+    request.scope["answered_by"] = (
+        request.scope["answered_by"][0],
+        content["version"] or "",
+        content["arm"] or "both",
+    )
+    return Response(pydantic_core.to_json(content), media_type="application/json")
+
+
+def _prediction(serving: Serving, answer: Answer) -> dict[str, Any]:
+    model = serving.champion.version.model
+    return {"model": model, **_by(answer), "scores": answer.scores, "as_of": answer.as_of or None}
+
+
+def _by(answer: Answer) -> dict[str, Any]:
+    """Who answered: version and arm of all rows, or of every row where they differ."""
+    if len(set(answer.arms)) == 1:
+        return {"version": answer.by[0].version.number, "arm": answer.arms[0]}
+    each = [{"version": by.version.number, "arm": arm} for by, arm in zip(answer.by, answer.arms, strict=True)]
+    return {"version": None, "arm": None, "answered_by": each}
+
+
+def _known(models: ServedModels) -> list[str]:
+    return sorted({*models.served, *(version.model for version in models.refused)})
 
 
 def _described(models: ServedModels, name: str) -> dict[str, Any]:
-    served, refused = models.served.get(name), models.refused.get(name)
-    description: dict[str, Any] = {"model": name, "version": None}
-    if served:
-        schema = served.bundle.schema
-        description |= {
-            "version": served.version.number,
-            "digest": served.version.digest,
-            "training_date": served.version.training_date,
-            "since": served.since,
+    serving, wanted = models.served.get(name), models.wanted.get(name)
+    description: dict[str, Any] = {"model": name, "version": None, "challenger": None}
+    if serving:
+        schema = serving.champion.bundle.schema
+        description |= _version(serving.champion) | {
             # JSON has no NaN, which a figure without a value is.
-            "metrics": {name: v if math.isfinite(v) else None for name, v in served.bundle.metrics.items()},
+            "metrics": {
+                name: value if math.isfinite(value) else None for name, value in serving.champion.bundle.metrics.items()
+            },
             "input": {"entities": schema.entities, "request": schema.request, "features": schema.features},
         }
-    if refused:
-        description["refused"] = {"version": refused.version.number, "reason": refused.reason}
+        if serving.challenger:
+            traffic = {"share": serving.traffic.share, "shadow": serving.traffic.shadow}
+            description["challenger"] = _version(serving.challenger) | traffic
+    if wanted and wanted.champion and (refused := models.refused.get(wanted.champion)):
+        description["refused"] = _refusal(refused)
+    if wanted and wanted.challenger and (refused := models.refused.get(wanted.challenger)):
+        description["challenger"] = {"version": None, "refused": _refusal(refused)}
     return description
+
+
+def _refusal(refused: Refused) -> dict[str, str]:
+    return {"version": refused.version.number, "reason": refused.reason}
+
+
+def _version(served: Served) -> dict[str, Any]:
+    version = served.version
+    return {
+        "version": version.number,
+        "digest": version.digest,
+        "training_date": version.training_date,
+        "since": served.since,
+    }
 
 
 def _unknown(name: str, models: ServedModels) -> str:
     served = ", ".join(sorted(models.served)) or "none yet: train and deploy one"
-    return f"no model {name!r} is served; there are: {served}"
+    return f"no model {name[:100]!r} is served; there are: {served}"

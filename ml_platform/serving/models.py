@@ -1,27 +1,50 @@
-"""What the server serves: one loaded bundle per model, following the registry's champions."""
+"""What the server serves: the loaded versions of every model, following the registry."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from ml_platform.core.errors import BundleError, RegistryError
+from ml_platform.core.errors import BundleError, PlatformError, RegistryError
 from ml_platform.registry.bundle import Bundle, unpack
 from ml_platform.registry.versions import Version
+from ml_platform.resources.online_store import OnlineStore, SqliteStore
 from ml_platform.resources.registry import Registry
+from ml_platform.rollout.traffic import Traffic
+from ml_platform.serving.batching import Batcher
+from ml_platform.serving.cache import BundleCache
+from ml_platform.serving.requests import Checker
+from ml_platform.serving.scoring import score_together, scores_of
 
-log = logging.getLogger("ml_platform.serving")
+LOG = logging.getLogger("ml_platform.serving")
+WARM_ROWS = (1, 8, 64)  # sizes of batches that are tried before a version takes traffic
+MOST_SHADOWED = 2_000  # rows that wait for a shadow; beyond, they are not scored
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Served:
-    """A version that answers requests."""
+    """A version that answers requests. Those in flight keep it until they are answered, whatever replaces it."""
 
     version: Version
     bundle: Bundle
     since: float
+    checker: Checker
+    batcher: Batcher
+    shadow: Batcher
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Who answers one model: the loaded champion, and its challenger if that is loaded too."""
+
+    champion: Served
+    challenger: Served | None
+    traffic: Traffic
 
 
 @dataclass(frozen=True)
@@ -34,59 +57,141 @@ class Refused:
 
 @dataclass
 class ServedModels:
-    """The loaded models. A swap is one assignment: a request sees the old version or the new one, never a mixture."""
+    """The loaded models. A swap is one assignment: a request sees the old state or the new one, never a mixture."""
 
     registry: Registry
+    store: OnlineStore
+    cache: BundleCache
+    on_batch: Callable[[str, int], None] = lambda model, rows: None
     clock: Callable[[], float] = time.time
-    served: dict[str, Served] = field(default_factory=dict)
-    refused: dict[str, Refused] = field(default_factory=dict)
+    served: dict[str, Serving] = field(default_factory=dict)
+    wanted: dict[str, Traffic] = field(default_factory=dict)
+    refused: dict[Version, Refused] = field(default_factory=dict)
     synchronized: bool = False
+    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "scoring"))
+    shadow_pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "shadow"))
+    _remembered: dict[str, Traffic] | None = None
+
+    def follow(self, every: float, stop: threading.Event) -> None:
+        """Keep serving what the registry says, until `stop`."""
+        while not stop.is_set():
+            try:
+                self.synchronize()
+            except PlatformError as error:
+                LOG.warning("%s", error)
+            except Exception:  # whatever it is, the loop must live: without it no new champion is ever served
+                LOG.exception("cannot follow the registry")
+            stop.wait(every)
 
     def synchronize(self) -> None:
-        """Serve what the registry's champion aliases say. What cannot be loaded is refused, and the old one stays.
+        """Serve what the registry says. What cannot be loaded is refused, and the old one stays.
+
+        A server that has just started and cannot ask the registry serves what it served before.
 
         Raises:
             RegistryError: if the registry cannot be asked; everything stays as it is.
         """
-        champions = self.registry.champions()
-        for model, version in champions.items():
-            current, refused = self.served.get(model), self.refused.get(model)
-            if current and current.version.number == version.number:
-                self.refused.pop(model, None)
-            elif not (refused and refused.version == version):
-                self._take(model, version)
-        for model in self.served.keys() - champions.keys():
+        if self._remembered is None:
+            self._remembered = self.cache.remembered()
+        try:
+            traffic = self.registry.traffic()
+        except Exception:
+            if not self.synchronized and self._remembered:
+                self._take_all(self._remembered)
+            raise
+        self._take_all({model: one for model, one in traffic.items() if one.champion})
+        serving = {model: _actual(one) for model, one in self.served.items()}
+        if serving != self._remembered:
+            self.cache.remember(serving)
+            self._remembered = serving
+            self.cache.prune({v.digest for t in serving.values() for v in (t.champion, t.challenger) if v})
+
+    def _take_all(self, wanted: dict[str, Traffic]) -> None:
+        versions = {v for traffic in wanted.values() for v in (traffic.champion, traffic.challenger) if v}
+        self.refused = {version: why for version, why in self.refused.items() if version in versions}
+        self.wanted = wanted
+        for model, traffic in wanted.items():
+            if serving := self._serving(model, traffic):
+                self.served[model] = serving
+        for model in self.served.keys() - wanted.keys():
             del self.served[model]
-            log.info("%s has no champion any more", model)
-        for model in self.refused.keys() - champions.keys():
-            del self.refused[model]
+            LOG.info("%s has no champion any more", model)
         self.synchronized = True
 
-    def _take(self, model: str, version: Version) -> None:
+    def _serving(self, model: str, traffic: Traffic) -> Serving | None:
+        """What is to answer a model from now on; None leaves it as it is."""
+        now = self.served.get(model)
+        champion = self._loaded(traffic.champion, now) or (now.champion if now else self._former(model))
+        challenger = self._loaded(traffic.challenger, now)
+        if champion is None:
+            return None
+        if challenger is None:
+            traffic = replace(traffic, challenger=None)
+        if now and (now.champion, now.challenger, now.traffic) == (champion, challenger, traffic):
+            return now
+        return Serving(champion, challenger, traffic)
+
+    def _former(self, model: str) -> Served | None:
+        """What answered before a restart, where what should answer cannot be loaded."""
+        former = (self._remembered or {}).get(model)
+        return self._loaded(former.champion, None) if former else None
+
+    def _loaded(self, version: Version | None, now: Serving | None) -> Served | None:
+        """The version, ready to answer; None if it cannot."""
+        for known in (now.champion, now.challenger) if now else ():
+            if known and known.version == version:
+                return known
+        if version is None or version in self.refused:
+            return None
         try:
-            bundle = unpack(self.registry.download(version), version.label)
-            _self_test(bundle, version.label)
+            served = self._load(version)
         except RegistryError as error:  # it may answer the next time
-            log.warning("cannot load %s: %s", version.label, error)
-            return
+            LOG.warning("cannot load %s: %s", version.label, error)
+            return None
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one bundle, the other models go on
-            self.refused[model] = Refused(version, f"{type(error).__name__}: {error}")
-            log.warning("refused %s: %s", version.label, error)
-            return
-        self.served[model] = Served(version, bundle, self.clock())
-        self.refused.pop(model, None)
-        log.info("now serving %s (bundle %s)", version.label, version.digest[:12])
+            self.refused[version] = Refused(version, f"{type(error).__name__}: {error}")
+            LOG.warning("refused %s: %s", version.label, error)
+            return None
+        LOG.info("loaded %s (bundle %s)", version.label, version.digest[:12])
+        return served
+
+    def _load(self, version: Version) -> Served:
+        files = self.cache.load(version)
+        if files is None:
+            files = self.registry.download(version)
+            self.cache.save(version, files)
+        bundle = unpack(files, version.label)
+        self_test(bundle, version.label)
+        checker = Checker(bundle.schema)
+        score = partial(score_together, bundle, checker, self.store)
+        inline = isinstance(
+            self.store, SqliteStore
+        )  # others are behind a network, which may keep the event loop waiting
+        on_batch = partial(self.on_batch, version.model)
+        batcher = Batcher(score, self.pool, on_batch, inline)
+        shadow = Batcher(score, self.shadow_pool, on_batch, inline=False, most=MOST_SHADOWED)
+        return Served(version, bundle, self.clock(), checker, batcher, shadow)
 
 
-def _self_test(bundle: Bundle, subject: str) -> None:
-    """Score a row of defaults, which also warms the model up."""
+def _actual(serving: Serving) -> Traffic:
+    challenger = serving.challenger.version if serving.challenger else None
+    return replace(serving.traffic, champion=serving.champion.version, challenger=challenger)
+
+
+def self_test(bundle: Bundle, subject: str) -> None:
+    """Score rows of defaults, which also warms the model up.
+
+    Raises:
+        BundleError: if a score is missing or not finite.
+    """
     row = {name: np.array([default]) for name, default in bundle.schema.features.items()}
     row |= {name: empty_column(type_) for name, type_ in bundle.schema.request.items()}
-    scores = bundle.score(row)
-    several = bundle.spec.task == "multiclass_classification"
-    if len(scores) != 1 or scores.ndim != (2 if several else 1) or not np.isfinite(scores).all():
-        wanted = "one finite score per class" if several else "one finite score"
-        raise BundleError(subject, f"self-test gave {scores!r}, not {wanted}", "train again")
+    dimensions = 2 if bundle.spec.task == "multiclass_classification" else 1
+    for rows in WARM_ROWS:
+        scores = scores_of(bundle, {name: np.repeat(value, rows) for name, value in row.items()}, rows)
+        if scores.ndim != dimensions or not np.isfinite(scores).all():
+            wanted = "one finite score per class" if dimensions == 2 else "one finite score"
+            raise BundleError(subject, f"self-test gave {scores[0]!r}, not {wanted}", "train again")
 
 
 def empty_column(type_: str) -> np.ndarray:

@@ -1,73 +1,207 @@
-"""From the rows of a request to the arrays that a bundle scores, by id or in full."""
+"""From the body of a request to the arrays that a bundle scores.
+
+A request is checked by itself, so that what is wrong with it fails nobody else. Then the rows of several requests become
+columns together: one look-up, one matrix.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import pydantic_core
 
 from ml_platform.core.errors import RequestError
 from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore
 
+MAX_ROWS = 10_000
+EXPLAINED = "see /docs or GET /models/<model>"
+NUMBERS = {float, int}
+DTYPES = {"timestamp": "datetime64[us]", "bool": "bool", "string": None}
+
 Row = Mapping[str, Any]
 
 
-def from_entities(
-    schema: InputSchema, rows: Sequence[Row], store: OnlineStore
-) -> tuple[dict[str, np.ndarray], dict[str, datetime]]:
-    """Columns for rows that give ids and request columns; features are looked up, defaults where an id is unknown.
-
-    Returns:
-        The columns, and the moment that each view's features are as of.
+def parsed(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object. NaN and Infinity pass here, so that the field that has them can be named.
 
     Raises:
-        RequestError: naming row and field, if one is missing, unknown or of the wrong type; naming the rolling views, if
-            the model has any.
-        FeatureError: if the online store cannot be read.
+        RequestError: if it is none, or nested deeper than 200 levels.
     """
-    if schema.rolling:
-        problem = f"{', '.join(schema.rolling)} has features of single events, which cannot be looked up by id"
-        raise RequestError(
-            "field 'entities'", problem, "send `rows` with every feature; GET /models/<model> lists them"
-        )
-    _only(rows, [*schema.entities, *schema.request])
-    columns = {name: _request_column(rows, name, type_) for name, type_ in schema.request.items()}
-    as_of: dict[str, datetime] = {}
-    for view in schema.views:
-        ids = [_entity(row, position, view) for position, row in enumerate(rows)]
-        found = store.read(view.name, view.entity, [id_ for id_ in ids if id_ is not None], view.features)
-        as_of[view.name] = found.as_of
-        for name, default in view.features.items():
-            values = (found.rows[id_][name] if id_ is not None and id_ in found.rows else None for id_ in ids)
-            columns[name] = np.array([default if value is None else value for value in values], dtype=np.float64)
-    return columns, as_of
+    try:
+        content = pydantic_core.from_json(body)
+    except ValueError as error:
+        raise RequestError("request body", f"is no JSON that can be read: {error}", "send a JSON object") from error
+    if not isinstance(content, dict):
+        raise RequestError("request body", f"is {_kind(content)}, not an object", "send {'entities': [...]}")
+    return content
 
 
-def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Columns for rows that give every feature themselves; null stands for the feature's default.
+def rows_of(content: Any, field: str) -> list[dict[str, Any]]:
+    """A field of a body as rows.
 
     Raises:
-        RequestError: naming row and field, if one is missing, unknown or of the wrong type.
+        RequestError: if it is no list of objects, empty, or longer than `MAX_ROWS`.
     """
-    _only(rows, [*schema.request, *schema.features, *schema.entities])
-    columns = {name: _request_column(rows, name, type_) for name, type_ in schema.request.items()}
-    for name, default in schema.features.items():
-        values = (_required(row, position, name) for position, row in enumerate(rows))
-        columns[name] = np.array(
-            [default if value is None else _number(value, position, name) for position, value in enumerate(values)],
-            dtype=np.float64,
-        )
-    return columns
+    if not isinstance(content, list) or not content:
+        raise RequestError(f"field {field!r}", f"must be a list of rows, not {_kind(content)}", EXPLAINED)
+    if len(content) > MAX_ROWS:
+        raise RequestError(f"field {field!r}", f"has {len(content)} rows (at most {MAX_ROWS})", "send several requests")
+    for position, row in enumerate(content):
+        if not isinstance(row, dict):
+            raise RequestError(f"row {position} of {field!r}", f"must be an object, not {_kind(row)}", EXPLAINED)
+    return content
 
 
-def _only(rows: Sequence[Row], allowed: list[str]) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """Rows of one request, every value of the right type: column by column what was sent, row by row the features.
+
+    `features` is None where they are to be looked up, by the `ids` of each view.
+    """
+
+    rows: Sequence[Row]
+    request: dict[str, list[Any]]
+    features: list[list[float]] | None
+    ids: dict[str, list[int | str | None]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Checks rows against the input schema of one bundle."""
+
+    schema: InputSchema
+
+    # Once a bundle: to ask the schema for them costs each request as much as its features do.
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        return tuple(self.schema.features)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.schema.entities)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Of values that come without names."""
+        return (*self.features, *self.schema.request)
+
+    @cached_property
+    def _features_as_set(self) -> frozenset[str]:
+        return frozenset(self.features)
+
+    @cached_property
+    def _of_entities(self) -> dict[str, None]:
+        return dict.fromkeys([*self.schema.entities, *self.schema.request])
+
+    @cached_property
+    def _of_rows(self) -> dict[str, None]:
+        return dict.fromkeys([*self.schema.request, *self.schema.features, *self.schema.entities])
+
+    def looks_up(self, rows: Sequence[Row]) -> bool:
+        """Whether rows of which this is not said are to be looked up: their first has an id, and no feature."""
+        first = rows[0]
+        return any(name in first for name in self.ids) and self._features_as_set.isdisjoint(first)
+
+    def entities(self, rows: Sequence[Row]) -> Checked:
+        """Rows that give ids and request columns.
+
+        Raises:
+            RequestError: naming row and field, if one is missing, unknown or of the wrong type; naming the rolling views,
+                if the model has any.
+        """
+        if self.schema.rolling:
+            problem = f"{', '.join(self.schema.rolling)} has features of single events, which cannot be looked up by id"
+            next_step = "send `rows` with every feature; GET /models/<model> lists them"
+            raise RequestError("field 'entities'", problem, next_step)
+        _only(rows, self._of_entities)
+        ids = {view.name: [_entity(row, n, view) for n, row in enumerate(rows)] for view in self.schema.views}
+        return Checked(rows, self._request(rows), None, ids)
+
+    def rows(self, rows: Sequence[Row]) -> Checked:
+        """Rows that give every feature themselves; null stands for the feature's default.
+
+        Raises:
+            RequestError: naming row and field, if one is missing, unknown or of the wrong type.
+        """
+        _only(rows, self._of_rows)
+        return Checked(rows, self._request(rows), [self._features(row, n) for n, row in enumerate(rows)], {})
+
+    def columns(
+        self, batch: Sequence[Checked], store: OnlineStore
+    ) -> tuple[dict[str, np.ndarray], dict[str, datetime], np.ndarray]:
+        """The rows of several requests as columns, defaults where an id is unknown.
+
+        Returns:
+            The columns; the moment that each view's features are as of, if any were looked up; the features
+            [rows, features] in the order of `features`.
+
+        Raises:
+            FeatureError: if the online store cannot be read.
+        """
+        as_of: dict[str, datetime] = {}
+        looked_up = iter(self._looked_up([one for one in batch if one.features is None], store, as_of))
+        features = [values for one in batch for values in (next(looked_up) if one.features is None else one.features)]
+        matrix = np.array(features, dtype=np.float64).reshape(len(features), len(self.features))
+        columns = dict(zip(self.features, matrix.T, strict=True))
+        for name, type_ in self.schema.request.items():
+            values = [value for one in batch for value in one.request[name]]
+            columns[name] = np.array(values, dtype=DTYPES.get(type_, "float64"))
+        return columns, as_of, matrix
+
+    def _looked_up(
+        self, batch: Sequence[Checked], store: OnlineStore, as_of: dict[str, datetime]
+    ) -> list[list[list[float]]]:
+        """For every request its rows of features."""
+        found_rows: list[list[list[float]]] = [[[] for _ in one.rows] for one in batch]
+        for view in self.schema.views if batch else ():
+            ids = {id_ for one in batch for id_ in one.ids[view.name] if id_ is not None}
+            found = store.read(view.name, view.entity, ids, view.features)
+            as_of[view.name] = found.as_of
+            defaults = list(view.features.values())
+            values = {
+                id_: [d if (v := row[name]) is None else v for name, d in view.features.items()]
+                for id_, row in found.rows.items()
+            }
+            for rows, one in zip(found_rows, batch, strict=True):
+                for row, id_ in zip(rows, one.ids[view.name], strict=True):
+                    row += defaults if id_ is None else values.get(id_, defaults)
+        return found_rows
+
+    def _request(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+        return {name: _request_column(rows, name, type_) for name, type_ in self.schema.request.items()}
+
+    @cached_property
+    def _pick(self) -> itemgetter:
+        return itemgetter(*self.features)
+
+    def _features(self, row: Row, position: int) -> list[float]:
+        if len(self.features) > 1:
+            try:
+                values = self._pick(row)
+                # Nearly always true, and much faster than to look at every value by itself.
+                if NUMBERS.issuperset(map(type, values)) and math.isfinite(math.fsum(values)):
+                    return list(values)
+            except (KeyError, OverflowError, ValueError):
+                pass  # what is wrong is said below
+        given = ((name, _required(row, position, name)) for name in self.features)
+        defaults = self.schema.features
+        return [defaults[name] if value is None else _number(value, position, name) for name, value in given]
+
+
+def _only(rows: Sequence[Row], allowed: Mapping[str, None]) -> None:
     for position, row in enumerate(rows):
-        if unknown := sorted(set(row) - set(allowed)):
-            raise _error(
-                position, unknown[0], f"is not a field of this model; there are {', '.join(dict.fromkeys(allowed))}"
-            )
+        if not row.keys() <= allowed.keys():
+            unknown = min(row.keys() - allowed.keys())
+            raise _error(position, unknown, f"is not a field of this model; there are {', '.join(allowed)}")
 
 
 def _required(row: Row, position: int, name: str) -> Any:
@@ -76,37 +210,31 @@ def _required(row: Row, position: int, name: str) -> Any:
     return row[name]
 
 
-def _request_column(rows: Sequence[Row], name: str, type_: str) -> np.ndarray:
-    values = [_required(row, position, name) for position, row in enumerate(rows)]
-    if type_ == "timestamp":
-        return np.array([_time(value, position, name) for position, value in enumerate(values)], dtype="datetime64[us]")
-    if type_ == "bool":
-        return np.array([_flag(value, position, name) for position, value in enumerate(values)], dtype=bool)
-    if type_ == "string":
-        return np.array([_text(value, position, name) for position, value in enumerate(values)])
-    return np.array([_number(value, position, name) for position, value in enumerate(values)], dtype=np.float64)
+def _request_column(rows: Sequence[Row], name: str, type_: str) -> list[Any]:
+    check = {"timestamp": _time, "bool": _flag, "string": _text}.get(type_, _number)
+    return [check(_required(row, position, name), position, name) for position, row in enumerate(rows)]
 
 
 def _number(value: Any, position: int, name: str) -> float:
-    # JSON has no NaN, but Python's parser accepts it; bool is an int in Python, but not a number that a client means.
+    # JSON has no NaN, but the parser accepts it; bool is an int in Python, but not a number that a client means.
     try:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(number := float(value)):
             return number
     except OverflowError:
         pass  # an integer beyond float64: refused like any other value that is not a finite number
-    raise _error(position, name, f"must be a finite number, not {str(value)[:40]!r}")
+    raise _error(position, name, f"must be a finite number, not {_shown(value)}")
 
 
 def _flag(value: Any, position: int, name: str) -> bool:
     if isinstance(value, bool):
         return value
-    raise _error(position, name, f"must be true or false, not {str(value)[:40]!r}")
+    raise _error(position, name, f"must be true or false, not {_shown(value)}")
 
 
 def _text(value: Any, position: int, name: str) -> str:
     if isinstance(value, str):
         return value
-    raise _error(position, name, f"must be a string, not {str(value)[:40]!r}")
+    raise _error(position, name, f"must be a string, not {_shown(value)}")
 
 
 def _entity(row: Row, position: int, view: ViewSchema) -> int | str | None:
@@ -117,7 +245,7 @@ def _entity(row: Row, position: int, view: ViewSchema) -> int | str | None:
     if view.entity_type == "string":
         return _text(value, position, view.entity)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        raise _error(position, view.entity, f"must be a 64-bit integer, not {str(value)[:40]!r}")
+        raise _error(position, view.entity, f"must be a 64-bit integer, not {_shown(value)}")
     return value
 
 
@@ -126,10 +254,21 @@ def _time(value: Any, position: int, name: str) -> datetime:
         time = datetime.fromisoformat(value)
         return (time.astimezone(UTC) if time.tzinfo else time).replace(tzinfo=None)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _error(
-            position, name, f"must be an ISO 8601 time such as 2018-06-01T12:30:00, not {str(value)[:40]!r}"
-        ) from error
+        problem = f"must be an ISO 8601 time such as 2018-06-01T12:30:00, not {_shown(value)}"
+        raise _error(position, name, problem) from error
 
 
 def _error(position: int, field: str, problem: str) -> RequestError:
-    return RequestError(f"row {position}, field {field!r}", problem, "see /docs or GET /models/<model>")
+    return RequestError(f"row {position}, field {field!r}", problem, EXPLAINED)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value that a client sent, whatever it is: a very long integer cannot even be printed."""
+    return repr("a very long integer" if isinstance(value, int) and abs(value) >= 2**200 else str(value)[:40])
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is, in the words of JSON."""
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return {dict: "an object", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")

@@ -11,7 +11,7 @@ is a function of the step likewise.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import safetensors.torch
@@ -33,7 +33,7 @@ Weights = dict[str, torch.Tensor]
 class Progress(BaseModel):
     """How far a fit is: in `epoch` (from 1), of which `step` steps are done with `loss_sum` over their rows.
 
-    A rank puts at most `part_rows` rows through the network at once. `best_epoch` (0: none) had `best_loss`; `figures` has
+    A rank puts at most `part_rows` rows through the network at once, halved `halvings` times. `best_epoch` (0: none) had `best_loss`; `figures` has
     the reported figures of every epoch that is done.
     """
 
@@ -41,6 +41,7 @@ class Progress(BaseModel):
     step: int = 0
     loss_sum: float = 0.0
     part_rows: int
+    halvings: int = 0
     best_epoch: int = 0
     best_loss: float | None = None
     figures: list[dict[str, float]] = []
@@ -65,7 +66,10 @@ def fingerprint(params: BaseModel, train: Labelled, validation: Labelled, contex
     """Digest of all that decides what a fit results in: another value, another fit."""
     arrays = [train.x, train.y, validation.x, validation.y]
     hashes = [(str(a.dtype), a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for a in arrays]
-    return digest.of_json([params.model_dump(mode="json"), context.task, context.classes, context.seed, hashes])
+    features = [asdict(feature) for feature in context.features]
+    return digest.of_json(
+        [params.model_dump(mode="json"), context.task, context.classes, context.seed, features, hashes]
+    )
 
 
 def to_files(state: State, fingerprint: str) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """A training job as files: all that a process of its own needs to fit one candidate.
 
-    job.json            trainer, params, task, classes (0 for regression), seed
+    job.json            trainer, params, task, classes (0 for regression), seed, features (the columns of x)
     rows.safetensors    train.x, validation.x: float32 [rows, features]; train.y, validation.y: [rows]
 
 What the process leaves are the trainer's own files, as `Trainer.save` returns them.
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.tasks import Task
-from ml_platform.training.trainers import Labelled
+from ml_platform.features.transforms import Feature
+from ml_platform.training.trainers import Context, Labelled
 
 JOB = "job.json"
 ROWS = "rows.safetensors"
@@ -28,6 +29,12 @@ class Job(BaseModel):
     task: Task = "binary_classification"
     classes: int = 2
     seed: int = 7
+    features: tuple[Feature, ...] = ()
+
+    @classmethod
+    def of(cls, trainer: str, params: Mapping[str, Any], context: Context) -> "Job":
+        asked = {name: getattr(context, name) for name in ("task", "classes", "seed", "features")}
+        return cls(trainer=trainer, params=dict(params), **asked)
 
 
 def to_files(job: Job, train: Labelled, validation: Labelled) -> dict[str, bytes]:

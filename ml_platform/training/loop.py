@@ -7,16 +7,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 from zlib import crc32
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from ml_platform.core.errors import Interrupted, TrainingError
+from ml_platform.core.spec.trainers import LoopParams
 from ml_platform.training import checkpoint
 from ml_platform.training.checkpoint import Progress, State
 from ml_platform.training.ranks import Ranks
@@ -27,29 +26,6 @@ SUBJECT = "training"
 EVALUATED_ROWS = 65_536  # rows that are put through the network at once where no gradient is needed
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-class LoopParams(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=512, ge=1, description="rows of a step, over all ranks")
-    lr: float = Field(default=2e-3, gt=0, description="peak learning rate; falls to zero along a cosine")
-    warmup_steps: int = Field(default=0, ge=0, description="steps in which the learning rate rises to its peak")
-    weight_decay: float = Field(default=1e-2, ge=0)
-    clip_norm: float = Field(default=1.0, gt=0)
-    patience: int | None = Field(
-        default=None,
-        ge=1,
-        description="epochs without a lower validation loss after which training stops, with the best weights; default: never",
-    )
-    checkpoint_every: int | None = Field(
-        default=None, ge=1, description="steps from one checkpoint to the next; default: one at each epoch's end"
-    )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="bfloat16: mixed precision, on a GPU only"
-    )
-    compile: bool = Field(default=False, description="compile the network with torch.compile")
-    deterministic: bool = Field(default=False, description="only operations that give the same bits each time")
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,7 @@ class Rows:
         return len(self.x)
 
     def at(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x, y = self.x[index], self.y[index]
+        x, y = self.x.index_select(0, index), self.y.index_select(0, index)
         if x.device == self.device:
             return x, y
         return tuple(part.pin_memory().to(self.device, non_blocking=True) for part in (x, y))  # type: ignore[return-value]
@@ -85,9 +61,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Step:
-    """All that one optimizer step needs beside the state."""
+    """All that one optimizer step needs beside the state. `weights` are the network's parameters."""
 
     forward: Callable[[torch.Tensor], torch.Tensor]
+    weights: list[nn.Parameter]
     loss: Loss
     rows: Rows
     params: LoopParams
@@ -99,8 +76,8 @@ class Step:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(self.params, number, steps)
         loss_sum = self.gradients(state, batch, number)
-        self.ranks.sum_gradients(state.network)
-        nn.utils.clip_grad_norm_(state.network.parameters(), self.params.clip_norm)
+        self.ranks.sum_gradients(self.weights)
+        nn.utils.clip_grad_norm_(self.weights, self.params.clip_norm)
         state.optimizer.step()
         return loss_sum
 
@@ -116,6 +93,7 @@ class Step:
                     raise TrainingError(SUBJECT, problem, "make candidates.params.hidden smaller") from error
             # Out of the except block, since the error keeps the tensors of the failed step alive.
             state.progress.part_rows = rows // 2
+            state.progress.halvings += 1
             LOG.warning("out of memory with %d rows at once: going on with %d, same batch size", rows, rows // 2)
             if self.rows.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -124,7 +102,8 @@ class Step:
         _seed_dropout(_seed(self.seed, number, self.ranks.rank), self.rows.device)
         state.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.rows.device)
-        for part in self.ranks.share(batch).split(state.progress.part_rows):
+        share, at_once = self.ranks.share(batch), state.progress.part_rows
+        for part in share.split(at_once) if len(share) > at_once else (share,):
             x, y = self.rows.at(part)
             with _autocast(self.params, self.rows.device):
                 output = self.forward(x)
@@ -146,16 +125,20 @@ def train(
     """Fit `network` in place with AdamW; `loss` is (output, labels) -> sum over rows. The same seed gives the same weights.
 
     Reports per epoch, at the first rank: train_loss, validation_loss, rows_per_second, part_rows (rows that a rank puts through
-    the network at once). A fit that goes on from a checkpoint reports the epochs before it again.
+    the network at once), halvings (how often memory ran out, which halved part_rows), epochs (how many there will be at
+    most). A fit that goes on from a checkpoint reports the epochs before it again.
 
     Raises:
         TrainingError: if the loss is not a finite number.
         Interrupted: if `context.interrupted` said yes; there is a checkpoint then, if there is a place for one.
     """
     ranks, rows, held_out = Ranks.current(), Rows.of(training, device), Rows.of(validation, device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=params.lr, weight_decay=params.weight_decay)
+    weights = list(network.parameters())
+    # Fused: one pass over the weights; on a CPU a third of the time.
+    optimizer = torch.optim.AdamW(weights, lr=params.lr, weight_decay=params.weight_decay, fused=True)
     state = State(network, optimizer, Progress(part_rows=-(-params.batch_size // ranks.size)))
-    one_step = Step(torch.compile(network) if params.compile else network, loss, rows, params, context.seed, ranks)
+    forward = torch.compile(network) if params.compile else network
+    one_step = Step(forward, weights, loss, rows, params, context.seed, ranks)
     checkpoints = _Checkpointing(params, context, ranks, training, validation)
     checkpoints.resume(state)
     per_epoch = -(-len(rows) // params.batch_size)
@@ -178,6 +161,8 @@ def train(
             "validation_loss": _finite(validation_loss, "validation", progress),
             "rows_per_second": max(0, len(rows) - rows_before) / seconds,
             "part_rows": float(progress.part_rows),
+            "epochs": float(params.epochs),
+            "halvings": float(progress.halvings),
         }
         if ranks.is_first:
             context.on_epoch(progress.epoch, figures)
@@ -291,8 +276,9 @@ def _finite(loss: float, which: str, progress: Progress) -> float:
     return loss
 
 
-def _autocast(params: LoopParams, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bfloat16" and device.type == "cuda")
+def _autocast(params: LoopParams, device: torch.device) -> torch.autocast | nullcontext[None]:
+    mixed = params.precision == "bfloat16" and device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext()
 
 
 def _seed(*numbers: int) -> int:

@@ -1,6 +1,6 @@
 """The processes that fit one model together: one alone, or as many as torchrun started, on one node or several."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,13 +27,13 @@ class Ranks:
 
     def share(self, batch: torch.Tensor) -> torch.Tensor:
         """This rank's rows of a global batch; shares differ by one row at most, and may be empty."""
-        return batch.tensor_split(self.size)[self.rank]
+        return batch.tensor_split(self.size)[self.rank] if self.size > 1 else batch
 
-    def sum_gradients(self, network: nn.Module) -> None:
+    def sum_gradients(self, weights: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all ranks, in one message."""
         if self.size == 1:
             return
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in weights if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):

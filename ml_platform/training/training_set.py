@@ -4,19 +4,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_platform.core.days import start_of
+from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.core.tasks import Task
 from ml_platform.features.engine import Engine, read
-from ml_platform.features.point_in_time import as_of_column, join_events, join_snapshots
+from ml_platform.features.point_in_time import as_of_column, join_features
 from ml_platform.training.windows import Windows
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def assemble(
     right = known.select(*label_source.key, **{LABEL: known[label_column]})
     joined = left.inner_join(right, list(label_source.key)).select(*left.columns, LABEL)
     tables = {name: engine.table(computed) for name, computed in features.items()}
-    joined = join_snapshots(joined, row_source.event_time, [v for v in views if v.kind == "snapshot"], tables, engine)
-    joined = join_events(joined, row_source, [v for v in views if v.kind == "rolling"], tables)
+    joined = join_features(joined, row_source, views, tables, engine)
     is_validation = joined[row_source.event_time] >= start_of(split.validation[0])
     joined = joined.mutate(**{SPLIT: ibis.ifelse(is_validation, "validation", "train")})
     return read(engine, joined.order_by([row_source.event_time, *row_source.key]))
@@ -124,6 +123,19 @@ def _check_labels(found: np.ndarray, subject: str, task: Task) -> None:
             raise TrainingError(
                 subject, f"label {wrong[0]} is no class of {task} (0 to {most})", "mend label.column or task"
             )
+
+
+def search_part(table: pa.Table, event_time: str, split: Windows) -> pa.Table:
+    """The rows of a training set that trials of a search see, `split` anew; see `search_windows`."""
+    day = table[event_time].cast(pa.timestamp("us", tz="UTC"))
+
+    def within(first: date, last: date) -> pa.ChunkedArray:
+        until = pa.scalar(start_of(last + ONE_DAY), day.type)
+        return pc.and_(pc.greater_equal(day, pa.scalar(start_of(first), day.type)), pc.less(day, until))
+
+    names = pc.if_else(within(*split.validation), "validation", pc.if_else(within(*split.train), "train", None))
+    kept = table.set_column(table.column_names.index(SPLIT), SPLIT, names)
+    return kept.filter(pc.is_valid(names))
 
 
 def class_count(parts: Parts, task: Task) -> int:

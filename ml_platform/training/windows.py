@@ -32,3 +32,18 @@ def windows(training: TrainingSpec, label_delay: int, training_date: date) -> Wi
     train_last = validation_first - ONE_DAY - timedelta(days=embargo)
     train_first = train_last - timedelta(days=training.window_days - 1)
     return Windows((train_first, train_last), (validation_first, validation_last))
+
+
+def search_windows(training: TrainingSpec, label_delay: int, training_date: date) -> Windows:
+    """The windows that trials of a search are fitted and scored on: both within the rows that models are fitted on.
+
+    The validation rows stay out of it, since a winner that was chosen by them would look better there than it is. Trials
+    are scored on the last `validation_days`. The embargo before them gives way where less than half of the window would be
+    left to fit on.
+    """
+    first, last = windows(training, label_delay, training_date).train
+    embargo = label_delay if training.embargo_days is None else training.embargo_days
+    scored_first = last - timedelta(days=training.validation_days - 1)
+    room = training.window_days - training.validation_days - -(-training.window_days // 2)
+    fit_last = scored_first - ONE_DAY - timedelta(days=min(embargo, max(0, room)))
+    return Windows((first, fit_last), (scored_first, last))

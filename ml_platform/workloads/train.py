@@ -1,20 +1,20 @@
-"""Process main of a training: `python -m ml_platform.workloads.train MODEL DATE`, alone or below torchrun.
+"""Process main of a training: `python -m ml_platform.workloads.train MODEL DATE`, alone, as several processes, or below torchrun.
 
 It reads the job `<model>/training_job_<position>` of the date from the lake (training/job.py says what is in it), and writes
 what it fitted to `<model>/trained_<position>`, made from exactly this job. Run again, it goes on from its last checkpoint, or
-has nothing to do. The first rank prints each epoch's figures as a line of JSON.
+has nothing to do. The first rank prints each epoch's figures as a line of JSON, and at last the outcome: done, or, from
+every rank that meets it, interrupted (by SIGTERM, with a checkpoint) or failed with the error.
 
-Exit codes: 0 done, 75 interrupted by SIGTERM with a checkpoint, 1 failed. torchrun itself exits 1 in both of the latter cases:
-the line `{"outcome": "interrupted"}` on stdout tells them apart.
+Exit codes: 0 done, 75 interrupted, 1 failed. torchrun itself, unlike `--processes`, exits 1 in both of the latter cases.
 
-    torchrun --standalone --nproc-per-node 2 -m ml_platform.workloads.train fraud_detection 2018-05-31 --lake s3://lake
+    python -m ml_platform.workloads.train fraud_detection 2018-05-31 --processes 2
+    torchrun --nnodes 2 --nproc-per-node 8 ... -m ml_platform.workloads.train fraud_detection 2018-05-31 --lake s3://lake
 """
 
 import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,29 +25,45 @@ from ml_platform.core.errors import Interrupted, PlatformError
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.launcher import EX_TEMPFAIL, PARENT
+from ml_platform.resources.stopping import Stop, die_with_parent, stoppable
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Context, trainer_named
-
-EX_TEMPFAIL = 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if _is_rank():
+        die_with_parent()  # torchrun gives ranks sessions of their own, and they would outlive it
+    elif PARENT in os.environ:
+        die_with_parent(int(os.environ[PARENT]))
+    if options.processes:
+        return _as_processes(options)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    interrupted = _sigterm()
+    with stoppable(Stop()) as stop:  # to the last word: torchrun sends SIGTERM more than once
+        return _report(lambda: _fit_as_rank(options, stop.asked))
+
+
+def _report(work: Callable[[], None]) -> int:
+    """Do the work, tell the outcome, and return the exit code."""
     try:
-        settings = load_settings()
-        lake = Lake.at(settings.model_copy(update={"lake": options.lake}) if options.lake else settings)
-        with _process_group():
-            fit(lake, options.model, options.date, options.candidate, interrupted)
-    except Interrupted as error:
-        _tell({"outcome": "interrupted"})
-        print(error, file=sys.stderr)
-        return EX_TEMPFAIL
+        work()
     except PlatformError as error:
+        interrupted = isinstance(error, Interrupted)
+        said = {"subject": error.subject, "problem": error.problem, "next_step": error.next_step}
+        said |= {"outcome": "interrupted" if interrupted else "failed", "error": type(error).__name__}
+        print(json.dumps(said), flush=True)  # from each rank that it meets
         print(error, file=sys.stderr)
-        return 1
+        return EX_TEMPFAIL if interrupted else 1
+    _tell({"outcome": "done"})
     return 0
+
+
+def _fit_as_rank(options: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
+    settings = load_settings()
+    lake = Lake.at(settings.model_copy(update={"lake": options.lake}) if options.lake else settings)
+    with _process_group():
+        fit(lake, options.model, options.date, options.candidate, interrupted)
 
 
 def fit(lake: Lake, model: str, day: date, position: int, interrupted: Callable[[], bool] = lambda: False) -> None:
@@ -65,34 +81,50 @@ def fit(lake: Lake, model: str, day: date, position: int, interrupted: Callable[
         return
     job, train, validation = jobs.from_files(lake.read_files(key, day), keys.partition(key, day))
     checkpoints = LakeCheckpoints(lake, keys.checkpoint(model, position), day)
-    context = Context(job.task, job.classes, job.seed, _on_epoch, checkpoints, interrupted)
+    context = Context(job.task, job.classes, job.seed, _on_epoch, checkpoints, interrupted, job.features)
     fitted = trainer_named(job.trainer).fit(job.params, train, validation, context)
     if _is_first():
         lake.write_files(result, day, fitted.save(), [ordered])
         checkpoints.clear()
-    _tell({"outcome": "done"})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ml_platform.workloads.train", description="Fit one training job.")
     parser.add_argument("model")
     parser.add_argument("date", type=date.fromisoformat, help="the training date, YYYY-MM-DD")
-    parser.add_argument("--candidate", type=int, default=0, metavar="POSITION", help="in the model file; default 0")
+    parser.add_argument("--candidate", type=int, default=1, metavar="POSITION", help="in the model file, from 1")
+    parser.add_argument("--processes", type=int, metavar="N", help="start torchrun with so many on this machine")
     parser.add_argument("--lake", help="folder or s3://bucket[/prefix]; default ML_PLATFORM_LAKE")
     return parser
 
 
-def _sigterm() -> Callable[[], bool]:
-    """Whether this process was asked to stop since now."""
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
+def _as_processes(options: argparse.Namespace) -> int:
+    """Be torchrun, but tell an interrupted training from a failed one."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    command = ["--standalone", "--nproc-per-node", str(options.processes), "-m", "ml_platform.workloads.train"]
+    command += [options.model, str(options.date), "--candidate", str(options.candidate)]
+    try:
+        torchrun([*command, *(["--lake", options.lake] if options.lake else [])])
+    except SignalException:
+        return EX_TEMPFAIL
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        print(f"rank {rank} was the first to end: {failure.exitcode}", file=sys.stderr)
+        return EX_TEMPFAIL if failure.exitcode == EX_TEMPFAIL else 1
+    return 0
+
+
+def _is_rank() -> bool:
+    return "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def _process_group() -> Iterator[None]:
     """Join the ranks that torchrun started, if it did."""
-    if "WORLD_SIZE" not in os.environ:
+    if not _is_rank():
         yield
         return
     import torch

@@ -16,6 +16,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.data.contract import CHECKS
 from ml_platform.definitions import defs
 from ml_platform.features import health
+from ml_platform.resources.cluster import STARTS_AND_STOPS
 
 ROOT = Path(__file__).parents[2]
 NEVER_IMPORTED = (
@@ -32,6 +33,7 @@ NEVER_IMPORTED = (
     "xgboost",
     "lightgbm",
     "pyspark",
+    "optuna",
 )
 
 
@@ -57,6 +59,7 @@ def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
         "features/terminal_risk": raw,
         "features/customer_bursts": ["transactions/raw"],
         "features/customer_windows": ["transactions/raw"],
+        "features/terminal_frauds": raw,
         "features/terminal_windows": raw,
         "features/online_store": features,
         "fraud_detection/training_set": features + raw,
@@ -64,6 +67,7 @@ def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
         "fraud_detection/evaluation": ["fraud_detection/candidate", "fraud_detection/training_set"],
         "fraud_detection/model_version": ["fraud_detection/candidate", "fraud_detection/evaluation"],
         "fraud_detection/deployment": ["fraud_detection/evaluation", "fraud_detection/model_version"],
+        "fraud_detection/predictions": [*features, "fraud_detection/deployment", "transactions/raw"],
     }
 
 
@@ -77,18 +81,23 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
         **{f"features/{name}": set(health.CHECKS) for name in ("customer_activity", "terminal_risk")},
         **{
             f"features/{name}": set(health.CHECKS) - {"entities_are_covered"}
-            for name in ("customer_bursts", "customer_windows", "terminal_windows")
+            for name in ("customer_bursts", "customer_windows", "terminal_frauds", "terminal_windows")
         },
         "features/online_store": {"online_matches_offline"},
         "fraud_detection/training_set": {"no_future_information", "every_row_has_a_label"},
         "fraud_detection/deployment": {"serving_matches_training"},
+        "fraud_detection/predictions": {"every_row_has_a_score"},
         "fraud_detection/evaluation": {
             "average_precision_is_above_minimum",
             "roc_auc_is_above_minimum",
-            "beats_champion_on_average_precision",
+            "keeps_up_with_champion_on_average_precision",
             "no_null_predictions",
             "prediction_latency_is_within_limit",
             "class_ratio_is_above_minimum",
+            "invariant_to_row_order",
+            "invariant_to_batch_size",
+            "survives_save_and_load",
+            "input_schema_matches",
         },
     }
 
@@ -102,7 +111,12 @@ def test_groups_are_owners_and_everything_has_a_stage_and_a_description(graph: A
 
 
 def test_sensors(graph: AssetGraph) -> None:
-    assert {sensor.name for sensor in defs.sensors or ()} == {"arrival_sensor", "freshness_sensor", "retrain_sensor"}
+    assert {sensor.name for sensor in defs.sensors or ()} == {
+        "arrival_sensor",
+        "freshness_sensor",
+        "retrain_sensor",
+        "rollout_progress_sensor",
+    }
 
 
 def test_features_of_a_day_need_exactly_the_raw_days_before_it(graph: AssetGraph) -> None:
@@ -116,22 +130,25 @@ def test_features_of_a_day_need_exactly_the_raw_days_before_it(graph: AssetGraph
 
 
 def test_training_step_carries_its_resources_wherever_it_is_started_from() -> None:
-    tags = defs.resolve_assets_def(dg.AssetKey(["fraud_detection", "candidate"])).op.tags
+    op = defs.resolve_assets_def(dg.AssetKey(["fraud_detection", "candidate"])).op
+    tags = op.tags
     assert json.loads(tags["dagster-k8s/config"])["container_config"]["resources"] == {
         "requests": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
         "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
     }
     config = get_user_defined_k8s_config(tags)
-    assert config.job_spec_config == {"active_deadline_seconds": 14_400}
+    assert config.job_spec_config == {"active_deadline_seconds": 14_400 + STARTS_AND_STOPS}
     assert config.pod_spec_config["affinity"]
+    assert op.pool == "gpu_training"
+    assert op.retry_policy == dg.RetryPolicy(3, 2, dg.Backoff.EXPONENTIAL, dg.Jitter.PLUS_MINUS)
 
 
 def test_k8s_executor_is_chosen_by_the_environment() -> None:
     from ml_platform.defs.resources import executor
 
-    assert executor(Settings(executor="k8s")).name == "k8s"
-    assert executor(Settings(executor="in_process")).name == "in_process"
-    assert executor(Settings()).name == "multiprocess"
+    assert executor(Settings(executor="k8s"), []).name == "k8s"
+    assert executor(Settings(executor="in_process"), []).name == "in_process"
+    assert executor(Settings(), []).name == "multiprocess"
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -161,7 +178,7 @@ attributes:
   entity_rows: transactions
   label: {source: fraud_labels, column: is_fraud}
   features: [terminal_risk]
-  candidates: [{trainer: mlp}]
+  candidates: [{trainer: mlp, search: {lr: {log: [1e-4, 1e-2]}, trials: 12}}]
 """
 
 
@@ -176,7 +193,7 @@ def test_second_model_is_one_new_file(project: Path) -> None:
     )
     found = python(code, project)
     assert str(project) in found.stdout, found.stderr
-    nouns = ["candidate", "deployment", "evaluation", "model_version", "training_set"]
+    nouns = ["candidate", "deployment", "evaluation", "model_version", "predictions", "training_set", "trials"]
     assert str([f"second_model/{noun}" for noun in nouns]) in found.stdout
 
 

@@ -25,11 +25,11 @@ from ml_platform.registry.candidate import train_candidate
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import training_fingerprint, training_needs, view_is_current
 from ml_platform.resources.online_store import SqliteStore
-from ml_platform.serving.requests import from_entities, from_rows
 from ml_platform.training.training_set import columns_of, part_of
 from ml_platform.training.windows import windows
 from ml_platform_tests.conftest import FIRST_DAY, lake_of
 from ml_platform_tests.features.computing import from_tables
+from ml_platform_tests.serving.test_requests import from_entities, from_rows
 
 VIEWS = ("customer_windows", "terminal_windows")
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -1,5 +1,6 @@
 """Specs are read with errors that name file, line and the nearest valid name."""
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -193,7 +194,26 @@ def test_first_day_replaces_the_start_of_every_source(tmp_path: Path) -> None:
     [
         ("{metric: roc_auc}", "exactly one of min, max, better_than_champion_by"),
         ("{metric: roc_auc, min: 0.5, max: 0.9}", "exactly one of"),
-        ("{metric: roc_au, min: 0.5}", "Input should be"),
+        ("{metric: roc_au, min: 0.5}", "package.module.function; did you mean `roc_auc`? (it is 'roc_au')"),
+        ("{metric: my metric, min: 0.5}", "neither a metric nor package.module.function"),
+        ("{metric: my..metric, min: 0.5}", "neither a metric nor package.module.function"),
+        ("{metric: roc_auc, min: .nan}", "finite number"),
+        ("{metric: roc_auc, min: 1.5}", "roc_auc lies between 0 and 1"),
+        ("{metric: brier, max: -0.1}", "brier lies between 0 and 1"),
+        ("{metric: f1, better_than_champion_by: 1}", "below 1"),
+        ("{metric: f1, min: 0.5, at_confidence: 0.5}", "greater than 0.5"),
+        ("{metric: f1, min: 0.5, at_confidence: 1}", "less than 1"),
+        ("{metric: f1, min: 0.5, at_recall: 0.5}", "at_recall is for metric precision"),
+        ("{metric: precision, min: 0.5, at_recall: 0}", "greater than 0"),
+        ("{metric: f1, min: 0.5, k: 3}", "k is for metric card_precision"),
+        ("{metric: f1, min: 0.5, min_rows: 3}", "min_rows is for gates per segment"),
+        ("{metric: card_precision, min: 0.5}", "card_precision needs per"),
+        ("{metric: card_precision, min: 0.5, per: user_id, min_rows: 3}", "min_rows is for gates per segment"),
+        ("{metric: f1, min: 0.5, per: user_id, at_confidence: 0.9}", "no at_confidence"),
+        ("{metric: f1, better_than_champion_by: 0.5, per: user_id}", "has min or max"),
+        ("{check: no_null_predictions, at_confidence: 0.9}", "at_confidence is for metrics"),
+        ("{check: invariant_to_row_order, max: 3}", "takes no limit"),
+        ("{metric: f1, min: 0.5}, {metric: f1, min: 0.6}", "two gates say the same: f1_is_above_minimum"),
         ("{check: no_null_predictions, max: 3}", "takes no limit"),
         ("{check: prediction_latency_p99_ms}", "takes max"),
         ("{min: 0.5}", "either metric or check"),
@@ -202,6 +222,21 @@ def test_first_day_replaces_the_start_of_every_source(tmp_path: Path) -> None:
 def test_gate_that_says_nothing_or_too_much_is_refused(tmp_path: Path, gate: str, problem: str) -> None:
     write(tmp_path, MODEL + f"  gates: [{gate}]\n")
     assert problem in mistake(tmp_path)
+
+
+@pytest.mark.parametrize("metric", ["card_precision", "f1"])
+def test_gate_per_column_that_the_rows_lack_is_refused(tmp_path: Path, metric: str) -> None:
+    write(tmp_path, SOURCE)
+    view = "type: ml_platform.components.FeatureView\nattributes:\n  name: v\n  kind: request\n  features: {f: {expression: user_id}}\n"
+    write(tmp_path, view, "two")
+    model = MODEL.replace("transactions", "clicks").replace("fraud_labels", "clicks").replace("is_fraud", "user_id")
+    model = model.replace("customer_activity", "v") + f"  gates: [{{metric: {metric}, min: 0.5, per: COLUMN}}]\n"
+    path = write(tmp_path, model.replace("COLUMN", "usr_id"), "three")
+    assert mistake(tmp_path).startswith(
+        f"{path}:8: `gates.0.per`: no column of clicks 'usr_id'; did you mean `user_id`"
+    )
+    write(tmp_path, model.replace("COLUMN", "user_id"), "three")
+    assert load_catalog(tmp_path).models["fraud_copy"].gates[0].per == "user_id"
 
 
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
@@ -216,8 +251,115 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
         ("regression", "gates: [{check: min_class_ratio, min: 0.1}]", "min_class_ratio is for classes"),
         ("multiclass_classification", "training: {select_by: rmse}", "training.select_by: rmse is no metric of multi"),
         ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
+        ("regression", "gates: [{metric: card_precision, per: user_id, min: 0.5}]", "is no metric of regression"),
     ],
 )
 def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:
     write(tmp_path, MODEL + f"  task: {task}\n  {lines}\n")
     assert problem in mistake(tmp_path)
+
+
+def with_candidate(folder: Path, candidate: str) -> Path:
+    """The built-in catalog, and a model with this candidate in line 8."""
+    for path in DEFS.rglob("defs.yaml"):
+        write(folder, path.read_text(), path.parent.name)
+    return write(folder, MODEL.replace("[{trainer: mlp}]", f"\n  - {{trainer: linear}}\n  - {candidate}"), "fraud_copy")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ("{trainer: mpl}", "`candidates.1.trainer`: trainer 'mpl': is not known; did you mean `mlp`?"),
+        ("{trainer: nolib.trainers.Best}", "`candidates.1.trainer`: .* there is no module nolib.trainers"),
+        ("{trainer: torch.nothere.Best}", "`candidates.1.trainer`: .* there is no module torch.nothere"),
+        (
+            "{trainer: mlp, params: {hiden: [8]}}",
+            "unknown key `candidates.1.params.hiden`; did you mean `hidden`.*Next: one of epochs",
+        ),
+        ("{trainer: mlp, params: {lr: -1}}", r"`candidates.1.params.lr`: .* greater than 0 \(it is -1\)"),
+        ("{trainer: mlp, params: {hidden: [8, 0]}}", r"`candidates.1.params.hidden.1`: .* \(it is 0\)"),
+        ("{trainer: xgboost, params: {subsample: .inf}}", "`candidates.1.params.subsample`"),
+        ("{trainer: lightgbm, params: {num_leave: 3}}", "did you mean `num_leaves`"),
+        ("{trainer: mlp, search: {lrr: [1, 2]}}", "unknown key `candidates.1.search.lrr`; did you mean `lr`"),
+        ("{trainer: mlp, search: {lr: {range: [-1.0, 1.0]}}}", "`candidates.1.search.lr`: .* greater than 0"),
+        ("{trainer: mlp, search: {lr: {log: [2, 1]}}}", "the low end 2 is not below the high end 1"),
+        ("{trainer: linear, params: {max_iter: many}}", "`candidates.1.params.max_iter`"),
+        ("{trainer: forest, params: {max_features: cube}}", "`candidates.1.params.max_features"),
+    ],
+)
+def test_trainer_or_param_that_is_none_is_refused_with_its_line(tmp_path: Path, candidate: str, said: str) -> None:
+    path = with_candidate(tmp_path, candidate)
+    assert re.match(f"{re.escape(str(path))}:9: .*{said}", message := mistake(tmp_path)), message
+
+
+def test_trainer_of_ones_own_is_looked_for_but_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "code" / "heavylib"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (package / "trainers.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(package.parent)
+    with_candidate(tmp_path / "defs", "{trainer: heavylib.trainers.Best, params: {anything: goes}}")
+    assert load_catalog(tmp_path / "defs").models["fraud_copy"].candidates[1].params == {"anything": "goes"}
+
+
+VECTORS = """\
+type: ml_platform.components.FeatureView
+attributes:
+  name: last_events
+  entity: customer_id
+  function: a.b
+  inputs: {transactions: {window_days: 30}}
+  features:
+    last_amounts: {length: 3, default: -1}
+    shop: {type: int64, categories: 5}
+"""
+
+
+def test_vector_is_its_columns_wherever_features_are_listed(tmp_path: Path) -> None:
+    for path in DEFS.rglob("defs.yaml"):
+        write(tmp_path, path.read_text(), path.parent.name)
+    write(tmp_path, VECTORS, "last_events")
+    view = load_catalog(tmp_path).views["last_events"]
+    assert list(view.features) == ["last_amounts_1", "last_amounts_2", "last_amounts_3", "shop"]
+    assert [feature.vector for feature in view.features.values()] == [*["last_amounts"] * 3, ""]
+    assert view.features["last_amounts_3"].default == -1
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("shop:", "last_amounts_2:", "last_amounts_2 is there twice: as a column of last_amounts too"),
+        ("default: -1", "categories: 4, type: int64", "categories or a length, not both"),
+        ("type: int64, ", "", "with categories that is no expression has type int64"),
+        ("length: 3", "length: 0", ":8: `features.last_amounts.length`"),
+        ("length: 3", "length: 3, dfault: 4", ":8: unknown key `features.last_amounts.dfault`; did you mean `default`"),
+    ],
+)
+def test_impossible_vectors_and_categories_are_refused(tmp_path: Path, was: str, becomes: str, said: str) -> None:
+    write(tmp_path, VECTORS.replace(was, becomes))
+    assert said in mistake(tmp_path)
+
+
+def test_vector_of_a_request_view_is_refused(tmp_path: Path) -> None:
+    text = "type: ml_platform.components.FeatureView\nattributes:\n  name: r\n  kind: request\n  features:\n"
+    write(tmp_path, text + "    a: {expression: b, length: 3}\n")
+    assert "a: a request view has no vectors" in mistake(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        (
+            "steps: [last_amonts]",
+            "`candidates.1.params.steps`: no vector feature 'last_amonts'; did you mean `last_amounts`",
+        ),
+        ("steps: [last_amounts], embeddings: {shops: 4}", "no feature with categories 'shops'; did you mean `shop`"),
+        ("hidden: [8]", "`candidates.1.params.steps` is required"),
+    ],
+)
+def test_params_name_features_of_the_model(tmp_path: Path, params: str, said: str) -> None:
+    path = with_candidate(tmp_path, f"{{trainer: sequence, params: {{{params}}}}}")
+    path.write_text(path.read_text().replace("features: [customer_activity]", "features: [last_events]"))
+    write(tmp_path, VECTORS, "last_events")
+    assert mistake(tmp_path).startswith(f"{path}:9: {said}" if said[0] == "`" else f"{path}:9: ")
+    assert said in mistake(tmp_path)

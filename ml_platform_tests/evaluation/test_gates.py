@@ -1,73 +1,158 @@
 """Gates fail closed."""
 
+import json
 import math
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.core.spec import GateSpec
+from ml_platform.core.spec.gates import PROOFS
+from ml_platform.evaluation.figures import Figure, Segment
 from ml_platform.evaluation.gates import GateResult, judge
 from ml_platform.evaluation.report import ChampionReport, Report
+from ml_platform.evaluation.soundness import Finding
+
+NAN = float("nan")
+SPREAD = tuple(np.linspace(-0.05, 0.05, 101).tolist())  # 95 % of it lies above -0.045
+
+
+def figure(value: float, champion: float | None = None, sign: int = 1) -> Figure:
+    """A figure whose draws lie 0.05 to either side, and whose gain over the champion varies as much."""
+    gains = () if champion is None else tuple(sign * (value - champion) + error for error in SPREAD)
+    return Figure(value, "", tuple(value + error for error in SPREAD), champion, gains)
+
 
 REPORT = Report(
     model="m", training_date="2024-01-01", bundle_digest="d", rows=1000, class_rows=(990, 10), null_predictions=0, latency_p99_ms=1.0,
     metrics={"average_precision": 0.7, "log_loss": 0.2}, champion=None,
+    figures={"average_precision": figure(0.7), "log_loss": figure(0.2)},
+    findings={**{name: Finding(1e-7) for name in PROOFS}, "input_schema_matches": Finding(0)},
 )  # fmt: skip
-NAN = float("nan")
 
 
-def verdict(gate: GateSpec, **changes: object) -> GateResult:
+def verdict(gate: GateSpec, **changes: Any) -> GateResult:
     return judge([gate], replace(REPORT, **changes))[0]
+
+
+def of(found: Figure, metric: str = "average_precision", **changes: Any) -> dict[str, Any]:
+    """A report that has this figure."""
+    return {"figures": {metric: found}, **changes}
+
+
+def against(value: float, champion: float, metric: str = "average_precision") -> dict[str, Any]:
+    """A report on a candidate and a champion."""
+    sign = -1 if metric == "log_loss" else 1
+    return of(figure(value, champion, sign), metric, champion=ChampionReport("3", {metric: champion}))
 
 
 MIN = GateSpec(metric="average_precision", min=0.6)
 MAX = GateSpec(metric="log_loss", max=0.3)
 BEATS = GateSpec(metric="average_precision", better_than_champion_by=0.01)
+GATES = [MIN, MAX, BEATS]
 
 
 def test_metric_within_its_limits_passes_and_outside_does_not() -> None:
     assert verdict(MIN).passed
-    assert not verdict(MIN, metrics={"average_precision": 0.59}).passed
+    assert not verdict(MIN, **of(figure(0.59))).passed
     assert verdict(MAX).passed
-    assert not verdict(MAX, metrics={"log_loss": 0.31}).passed
+    assert not verdict(MAX, **of(figure(0.31), "log_loss")).passed
 
 
-@pytest.mark.parametrize("gate", [MIN, MAX, BEATS])
-@pytest.mark.parametrize("metrics", [{}, {"average_precision": NAN, "log_loss": NAN}])
-def test_missing_metric_or_nan_says_no_and_why(gate: GateSpec, metrics: dict) -> None:
-    result = verdict(gate, metrics=metrics)
+def test_result_shows_value_limit_and_interval() -> None:
+    result = verdict(MIN)
+    assert (result.value, result.limit) == (0.7, 0.6)
+    assert result.details == pytest.approx({"interval_low": 0.655, "interval_high": 0.745})
+    assert result.reason == "average_precision is 0.7 (90% interval 0.655 to 0.745); at least 0.6 wanted"
+
+
+def test_point_value_counts_unless_a_confidence_is_asked_for() -> None:
+    assert verdict(MIN, **of(figure(0.601))).passed
+    sure = MIN.model_copy(update={"at_confidence": 0.95})
+    result = verdict(sure, **of(figure(0.64)))
     assert not result.passed
-    assert "no value" in result.reason
+    assert "at confidence 0.95, and it is so at 0.901" in result.reason
+    assert verdict(sure, **of(figure(0.646))).passed
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_value_that_is_not_a_number_says_no_and_why(gate: GateSpec) -> None:
+    figures = {name: Figure(NAN, "every label is 0") for name in ("average_precision", "log_loss")}
+    for champion in (None, ChampionReport("3", {})):
+        result = verdict(gate, figures=figures, champion=champion)
+        assert not result.passed
+        assert "has no value: every label is 0" in result.reason
+
+
+@pytest.mark.parametrize("gate", [*GATES, *(GateSpec(check=name) for name in PROOFS)])  # type: ignore[arg-type]
+def test_report_that_does_not_know_the_gate_says_no_and_to_make_it_again(gate: GateSpec) -> None:
+    old = {key: value for key, value in json.loads(REPORT.to_json()).items() if key not in ("figures", "findings")}
+    result = judge([gate], Report.from_json(json.dumps(old).encode()))[0]
+    assert not result.passed
+    assert "materialize m/evaluation again" in result.reason
+
+
+def test_champion_that_was_not_compared_says_no_and_to_make_it_again() -> None:
+    result = verdict(BEATS, champion=ChampionReport("3", {"average_precision": 0.1}))
+    assert not result.passed
+    assert "does not say average_precision of the champion; materialize m/evaluation again" in result.reason
 
 
 def test_first_model_ever_has_no_champion_to_beat() -> None:
-    assert verdict(BEATS).passed
-    assert "no champion yet" in verdict(BEATS).reason
+    for gate in (BEATS, BEATS.model_copy(update={"at_confidence": 0.9})):
+        assert verdict(gate).passed
+        assert "no champion yet" in verdict(gate).reason
 
 
 def test_champion_has_to_be_beaten_by_the_margin() -> None:
-    assert verdict(BEATS, champion=ChampionReport("3", {"average_precision": 0.68})).passed
-    assert not verdict(BEATS, champion=ChampionReport("3", {"average_precision": 0.695})).passed
+    assert verdict(BEATS, **against(0.7, 0.68)).passed
+    assert not verdict(BEATS, **against(0.7, 0.695)).passed
+
+
+def test_champion_has_to_be_beaten_at_the_confidence() -> None:
+    gate = BEATS.model_copy(update={"at_confidence": 0.9})
+    doubtful, sure = verdict(gate, **against(0.7, 0.67)), verdict(gate, **against(0.7, 0.64))
+    assert not doubtful.passed
+    assert sure.passed
+    assert doubtful.details["confidence"] == pytest.approx(0.7, abs=0.02)
+    assert doubtful.details["interval_low"] < 0.01 < doubtful.details["gain"]
+    assert "gain 0.03 (80% interval -0.01 to 0.07), at least 0.01 wanted at confidence 0.9" in doubtful.reason
+
+
+def test_margin_below_zero_lets_an_equal_model_through_but_no_worse_one() -> None:
+    gate = GateSpec(metric="average_precision", better_than_champion_by=-0.05, at_confidence=0.9)
+    assert verdict(gate, **against(0.7, 0.7)).passed
+    assert not verdict(gate, **against(0.7, 0.72)).passed
+
+
+def test_same_model_again_is_no_worse_at_any_confidence() -> None:
+    gate = GateSpec(metric="average_precision", better_than_champion_by=0.0, at_confidence=0.99)
+    same = Figure(0.7, "", SPREAD, 0.7, tuple(0.0 for _ in SPREAD))
+    assert verdict(gate, **of(same, champion=ChampionReport("3", {}))).passed
 
 
 def test_for_losses_lower_is_better() -> None:
     gate = GateSpec(metric="log_loss", better_than_champion_by=0.0)
-    assert verdict(gate, champion=ChampionReport("3", {"log_loss": 0.3})).passed
-    assert not verdict(gate, champion=ChampionReport("3", {"log_loss": 0.1})).passed
+    assert verdict(gate, **against(0.2, 0.3, "log_loss")).passed
+    assert not verdict(gate, **against(0.2, 0.1, "log_loss")).passed
 
 
 @pytest.mark.parametrize(
-    "champion",
+    "changes",
     [
-        ChampionReport("3", None, "registry is down"),
-        ChampionReport("3", {}),
-        ChampionReport("3", {"average_precision": NAN}),
+        of(figure(0.7), champion=ChampionReport("3", None, "registry is down")),
+        of(figure(0.7), champion=ChampionReport("", None, "registry is down")),
+        of(figure(0.7, NAN), champion=ChampionReport("3", {"average_precision": NAN})),
+        of(replace(figure(0.7, 0.1), gains=()), champion=ChampionReport("3", {})),
+        of(replace(figure(0.7, 0.1), gains=(NAN,) * 9), champion=ChampionReport("3", {})),
     ],
 )
-def test_champion_that_cannot_be_measured_says_no(champion: ChampionReport) -> None:
-    assert not verdict(BEATS, champion=champion).passed
+def test_champion_that_cannot_be_measured_says_no(changes: dict[str, Any]) -> None:
+    assert not verdict(BEATS.model_copy(update={"at_confidence": 0.9}), **changes).passed
 
 
 def test_unreadable_champion_is_named_with_its_problem() -> None:
@@ -75,7 +160,8 @@ def test_unreadable_champion_is_named_with_its_problem() -> None:
 
 
 def test_empty_evaluation_says_no_to_every_gate() -> None:
-    gates = [MIN, MAX, BEATS, GateSpec(check="no_null_predictions"), GateSpec(check="min_class_ratio", min=0.0)]
+    checks = [GateSpec(check=name) for name in ("no_null_predictions", *PROOFS)]  # type: ignore[arg-type]
+    gates = [*GATES, *checks, GateSpec(check="min_class_ratio", min=0.0)]
     assert not any(result.passed for result in judge(gates, replace(REPORT, rows=0)))
 
 
@@ -90,19 +176,62 @@ def test_built_in_checks() -> None:
     assert not verdict(GateSpec(check="min_class_ratio", min=0.0), class_rows=()).passed
 
 
-@given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(-1, 1))
-def test_what_passes_is_finite_and_really_better(value: float, champion: float, margin: float) -> None:
+@pytest.mark.parametrize("check", PROOFS)
+def test_proofs_pass_only_when_they_found_nothing(check: Any) -> None:
+    gate = GateSpec(check=check)
+    assert verdict(gate).passed
+    assert not verdict(gate, findings={check: Finding(1.0, "amount is absent")}).passed
+    broken = verdict(gate, findings={check: Finding(NAN, "ValueError: no such file")})
+    assert not broken.passed
+    assert "ValueError: no such file" in broken.reason
+
+
+def segment(name: str, value: float, rows: int = 500, rarest: int | None = 40) -> Segment:
+    return Segment(name, rows, rarest, value, value - 0.1, value + 0.1)
+
+
+IN_EVERY = GateSpec(metric="average_precision", min=0.6, per="country", min_rows=300)
+
+
+def per_country(*segments: Segment) -> dict[str, Any]:
+    return of(Figure(NAN, segments=segments), "average_precision per country")
+
+
+def test_every_segment_meets_the_floor() -> None:
+    assert verdict(IN_EVERY, **per_country(segment("at", 0.7), segment("be", 0.6))).passed
+    result = verdict(IN_EVERY, **per_country(segment("at", 0.7), segment("be", 0.59), segment("ch", NAN)))
+    assert not result.passed
+    assert "not within it: be, ch" in result.reason
+    assert [line["passed"] for line in result.segments] == ["yes", "NO", "NO"]
+
+
+def test_segments_with_too_few_rows_are_named_and_skipped() -> None:
+    few = (segment("be", 0.1, rows=299), segment("ch", 0.1, rarest=9))
+    result = verdict(IN_EVERY, **per_country(segment("at", 0.7), *few))
+    assert result.passed
+    assert "too few rows to judge: be, ch" in result.reason
+    assert [line["passed"] for line in result.segments] == ["yes", "skipped", "skipped"]
+    assert not verdict(IN_EVERY, **per_country(*few)).passed
+    assert "no country has 300 rows" in verdict(IN_EVERY, **per_country(*few)).reason
+    assert not verdict(IN_EVERY, **per_country()).passed
+
+
+@given(st.floats(allow_nan=True), st.floats(allow_nan=True), st.floats(-1, 0.5), st.floats(0.51, 0.99))
+def test_what_passes_is_finite_and_really_better(value: float, champion: float, margin: float, sure: float) -> None:
     """No combination of figures lets a candidate through that is not better by the margin."""
-    gate = GateSpec(metric="average_precision", better_than_champion_by=margin)
-    result = verdict(
-        gate, metrics={"average_precision": value}, champion=ChampionReport("1", {"average_precision": champion})
-    )
+    gate = GateSpec(metric="average_precision", better_than_champion_by=margin, at_confidence=sure)
+    result = verdict(gate, **against(value, champion))
     if result.passed:
         assert math.isfinite(value)
         assert value - champion >= margin
+        assert result.details["confidence"] >= sure
 
 
-def test_report_survives_json() -> None:
+def test_report_survives_json_and_is_judged_alike() -> None:
+    segments = Figure(0.0, segments=(segment("at", 0.7),))
     for champion in (None, ChampionReport("3", {"average_precision": 0.5}), ChampionReport(problem="down")):
-        report = replace(REPORT, champion=champion)
+        figures = {**REPORT.figures, "average_precision per country": segments, "f1": figure(0.5, 0.4)}
+        report = replace(REPORT, champion=champion, figures=figures)
         assert Report.from_json(report.to_json()) == report
+        gates = [*GATES, IN_EVERY, GateSpec(metric="f1", better_than_champion_by=0.1)]
+        assert judge(gates, Report.from_json(report.to_json())) == judge(gates, report)

@@ -5,7 +5,6 @@ import pytest
 
 from ml_platform.core.tasks import METRICS, Task
 from ml_platform.evaluation.metrics import measure, single_row_latency_ms
-from ml_platform.evaluation.plots import picture
 
 LABELS = np.array([0, 0, 1, 1])
 
@@ -49,10 +48,6 @@ def test_latency_is_of_single_rows() -> None:
     assert sizes == {1}
 
 
-def test_curves_are_a_picture() -> None:
-    assert picture("binary_classification", LABELS, np.array([0.1, 0.6, 0.4, 0.9]), "title").startswith(b"\x89PNG")
-
-
 THREE = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.5, 0.25, 0.25]])
 
 
@@ -74,7 +69,6 @@ def test_every_metric_of_the_task_is_measured_and_scores_of_another_have_none(ta
     labels, own, other = np.array([0, 1, 1, 0]), THREE if several else THREE[:, 1], THREE[:, 1] if several else THREE
     assert tuple(measure(task, labels, own)) == METRICS[task]
     assert all(math.isnan(value) for value in measure(task, labels, other).values())
-    assert picture(task, labels, own, "title").startswith(b"\x89PNG")
 
 
 def test_class_that_the_model_does_not_know_has_no_figures() -> None:

@@ -123,29 +123,87 @@ def test_run_of_frauds_and_last_labels_of_a_terminal_are_what_a_plain_loop_finds
     assert runs > 3
 
 
-def test_bursts_know_what_was_strictly_before_and_nothing_of_the_transaction_itself(
+def test_bursts_are_what_a_plain_loop_finds_strictly_before_each_transaction(
     catalog: Catalog, landed_files: list, history: pd.DataFrame
 ) -> None:
     rows = day_of(catalog.views["customer_bursts"], DAY, catalog.sources, by_day(landed_files)).to_pandas()
     history = history.set_index("transaction_id")
     of_customer = dict(list(history.groupby("customer_id")))
+    seen = 0
     for _, row in rows.iloc[::7].iterrows():
         now, mine = row.tx_datetime, of_customer[history.loc[row.transaction_id].customer_id]
-        mine = mine[mine.tx_datetime < now]
-
-        def of_last(days: int, before: pd.DataFrame = mine, at: pd.Timestamp = now) -> pd.DataFrame:
-            return before[before.tx_datetime > at - pd.Timedelta(days=days)]
-
-        assert row.customer_before_transactions_1d == len(of_last(1))
-        assert row.customer_before_transactions_7d == len(of_last(7))
-        assert row.customer_before_amount_1d == pytest.approx(of_last(1).tx_amount.sum())
-        if len(of_last(30)):
-            assert row.customer_before_mean_30d == pytest.approx(of_last(30).tx_amount.mean())
-            assert row.customer_before_std_30d == pytest.approx(of_last(30).tx_amount.std(ddof=0), abs=1e-6)
-            hours = (now - of_last(30).tx_datetime.max()) / pd.Timedelta(hours=1)
-            assert row.customer_hours_since_last == pytest.approx(hours)
+        recent = before(mine, now, 30)
+        assert row.customer_before_transactions_1d == len(before(mine, now, 1))
+        assert row.customer_before_transactions_7d == len(before(mine, now, 7))
+        assert row.customer_before_transactions_30d == len(recent)
+        assert row.customer_before_amount_1d == pytest.approx(before(mine, now, 1).tx_amount.sum())
+        if len(recent):
+            assert row.customer_before_median_30d == pytest.approx(recent.tx_amount.median())
+            assert row.customer_hours_since_last == pytest.approx(hours(now - recent.tx_datetime.max()))
         else:
             assert row.customer_hours_since_last == 720
+        times_median = pd.Series({n: times_its_median(mine, one) for n, one in recent.iterrows()}, dtype=float)
+        usual = recent.tx_amount[~(times_median > 3)]
+        assert row.customer_usual_mean_30d == pytest.approx(usual.mean() if len(usual) else 0)
+        assert row.customer_usual_std_30d == pytest.approx(usual.std(ddof=0) if len(usual) else 0, abs=1e-6)
+        for days in (1, 3, 7, 14):
+            last = times_median[before(mine, now, days).index]
+            assert row[f"customer_before_large_{days}d"] == (last > 3).sum()
+            if days > 1:
+                most = last.max() if last.notna().any() else 0
+                assert row[f"customer_before_most_times_median_{days}d"] == pytest.approx(most)
+        large = recent.tx_datetime[times_median > 3]
+        large = large[large > now - pd.Timedelta(days=14)]
+        assert row.customer_hours_since_large == pytest.approx(hours(now - large.max()) if len(large) else 720)
+        assert row.customer_hours_since_first_large == pytest.approx(hours(now - large.min()) if len(large) else 720)
+        seen += len(large) > 1
+    assert seen > 3
+
+
+def before(mine: pd.DataFrame, now: pd.Timestamp, days: int) -> pd.DataFrame:
+    return mine[(mine.tx_datetime < now) & (mine.tx_datetime > now - pd.Timedelta(days=days))]
+
+
+def times_its_median(mine: pd.DataFrame, one: pd.Series) -> float:
+    return one.tx_amount / max(before(mine, one.tx_datetime, 30).tx_amount.median(), 1.0)
+
+
+def hours(time: pd.Timedelta) -> float:
+    return time / pd.Timedelta(hours=1)
+
+
+def test_known_frauds_of_a_terminal_are_what_a_plain_loop_finds_at_each_transaction(
+    catalog: Catalog, landed_files: list, history: pd.DataFrame
+) -> None:
+    found = day_of(catalog.views["terminal_frauds"], DAY, catalog.sources, by_day(landed_files)).to_pandas()
+    history = history.sort_values(["tx_datetime", "transaction_id"])
+    terminal = history.set_index("transaction_id").terminal_id
+    of_terminal = dict(list(history.groupby("terminal_id")))
+    runs = over = 0
+    for _, row in found.iterrows():
+        now, mine = row.tx_datetime, of_terminal[terminal[row.transaction_id]]
+        then = now - pd.Timedelta(days=7)
+        known = mine[(mine.tx_datetime <= then) & (mine.tx_datetime > then - pd.Timedelta(days=30))]
+        frauds, genuine = known[known.tx_fraud == 1], known[known.tx_fraud == 0]
+        for days in (7, 14, 30):
+            assert row[f"terminal_known_frauds_{days}d"] == (frauds.tx_datetime > then - pd.Timedelta(days=days)).sum()
+        for days in (1, 7, 30):
+            labels = known.tx_fraud[known.tx_datetime > then - pd.Timedelta(days=days)]
+            assert row[f"terminal_known_fraud_share_{days}d"] == pytest.approx(labels.mean() if len(labels) else 0)
+        run = list(itertools.takewhile(lambda one: one[0] == 1, zip(known.tx_fraud[::-1], known.tx_datetime[::-1], strict=True)))  # fmt: skip
+        assert row.terminal_known_fraud_run == len(run)
+        assert row.terminal_days_since_run_began == pytest.approx(days_before(now, run[-1][1]) if run else 60)
+        first = frauds.tx_datetime.min()
+        assert row.terminal_days_since_first_known_fraud == pytest.approx(
+            days_before(now, first) if len(frauds) else 60
+        )
+        newest = genuine.tx_datetime.max()
+        assert row.terminal_days_since_known_genuine == pytest.approx(days_before(now, newest) if len(genuine) else 60)
+        assert row.terminal_least_known_fraud_amount_30d == (frauds.tx_amount.min() if len(frauds) else 1000)
+        runs += len(run) > 1
+        over += bool(len(frauds) and not run)
+    assert runs > 3
+    assert over > 3
 
 
 def test_labels_younger_than_their_delay_change_nothing(catalog: Catalog, landed_files: list) -> None:

@@ -13,6 +13,7 @@ from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import day_range, start_of
 from ml_platform.core.settings import Settings
+from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.data.contract import arrow_schema
 from ml_platform.features.engine import Embedded, Engine
 from ml_platform.features.health import differing
@@ -25,7 +26,16 @@ from ml_platform.training.windows import Windows
 from ml_platform_tests.conftest import lake_of
 
 DAY = date(2018, 5, 20)
-VIEWS = [view.name for view in load_catalog().daily_views()]
+SEQUENCE = FeatureViewSpec.model_validate(
+    {
+        "name": "customer_sequence",
+        "entity": "customer_id",
+        "function": "ml_platform.features.sequences.customer_sequence",
+        "inputs": {"transactions": {"window_days": 30}},
+        "features": {"customer_last_amounts": {"length": 8, "default": -1}, "customer_last_days": {"length": 16}},
+    }
+)
+VIEWS = [*(view.name for view in load_catalog().daily_views()), SEQUENCE.name]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, landed_files: list[tuple[str,
 
 
 def computed(view_name: str, day: date, catalog: Catalog, lake: Lake, engine: Engine) -> pa.Table:
-    view = catalog.views[view_name]
+    view = SEQUENCE if view_name == SEQUENCE.name else catalog.views[view_name]
     raw = {
         source: lake.dataset(keys.raw(source), days, arrow_schema(catalog.sources[source]))
         for source in view.inputs
@@ -55,7 +65,7 @@ def computed(view_name: str, day: date, catalog: Catalog, lake: Lake, engine: En
 
 
 def assert_same(catalog: Catalog, view_name: str, one: pa.Table, other: pa.Table) -> None:
-    view = catalog.views[view_name]
+    view = SEQUENCE if view_name == SEQUENCE.name else catalog.views[view_name]
     identity = [str(view.entity)] if view.kind == "snapshot" else list(catalog.sources["transactions"].key)
     assert one.schema == other.schema
     assert one.select(identity).equals(other.select(identity))

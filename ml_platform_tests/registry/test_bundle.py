@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
@@ -41,7 +42,7 @@ def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
 
 
 def test_bundle_has_every_file_of_its_contract(files: dict[str, bytes]) -> None:
-    assert set(files) == {"model.safetensors", "model.json", *bundle.REQUIRED}
+    assert set(files) == {"model.safetensors", "model.json", bundle.FILES, *bundle.REQUIRED}
 
 
 def test_unpacked_bundle_scores_like_the_fitted_model(files: dict[str, bytes]) -> None:
@@ -76,7 +77,43 @@ def test_truncated_file_is_refused(files: dict[str, bytes], name: str) -> None:
         bundle.unpack({**files, name: files[name][: len(files[name]) // 2]}, "m")
 
 
-def test_tampered_bundle_has_another_digest(files: dict[str, bytes]) -> None:
-    tampered = {**files, "metrics.json": b'{"average_precision": 0.99}'}
-    with pytest.raises(BundleError, match="its files have digest"):
-        bundle.verify(tampered, bundle.digest_of(files), "m")
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "MODEL_CARD.md", "files.json"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: cut(content), r"has [\d,]+ bytes, not"),
+        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "has other content"),
+        (None, "is missing"),
+    ],
+    ids=["truncated", "tampered", "missing"],
+)
+def test_changed_bundle_is_refused_and_the_file_is_named(
+    files: dict[str, bytes], name: str, change: Callable[[bytes], bytes] | None, words: str
+) -> None:
+    changed = {key: content for key, content in files.items() if key != name}
+    if change:
+        changed[name] = change(files[name])
+        words = "cannot be read" if name == bundle.FILES else words
+    with pytest.raises(BundleError, match=f"its files have digest .*: {name} {words}"):
+        bundle.verify(changed, bundle.digest_of(files), "m")
+
+
+def test_extra_file_is_refused_by_name(files: dict[str, bytes]) -> None:
+    with pytest.raises(BundleError, match="run.py does not belong to it"):
+        bundle.verify({**files, "run.py": b""}, bundle.digest_of(files), "m")
+
+
+def test_another_bundle_that_is_whole_is_refused(catalog: Catalog, files: dict[str, bytes]) -> None:
+    with pytest.raises(BundleError, match="another bundle"):
+        bundle.verify(make_bundle(catalog, seed=1), bundle.digest_of(files), "m")
+
+
+def test_bundle_that_cannot_be_loaded_says_which_file_was_changed(files: dict[str, bytes]) -> None:
+    with pytest.raises(BundleError, match=r"cannot be loaded: .*; model.safetensors has [\d,]+ bytes, not"):
+        bundle.unpack({**files, "model.safetensors": cut(files["model.safetensors"])}, "m")
+    older = {name: content for name, content in files.items() if name != bundle.FILES}
+    assert bundle.unpack(older, "m").metrics == {"average_precision": 0.5}

@@ -38,7 +38,7 @@ class Stub:
             raise ValueError(params["fails"])
         if "interrupted" in params:
             raise Interrupted("m/candidate", "asked to stop", "it goes on")
-        context.on_epoch(1, {"validation_loss": 1.0})
+        context.on_epoch(1, {"validation_loss": 1.0, **params.get("figures", {})})
         return cls(params["score"])
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -167,3 +167,9 @@ def test_bundle_of_every_family_and_task_scores_as_when_it_was_trained(
 def test_bundle_remembers_a_trainer_of_ones_own(catalog: Catalog) -> None:
     loaded = bundle.unpack(trained(catalog, stub(score=0.25)).files, "m")
     assert loaded.score({"tx_amount": np.ones(2)}).tolist() == [0.25, 0.25]
+
+
+def test_memory_that_ran_out_is_noted_in_the_leaderboard(catalog: Catalog) -> None:
+    halved = stub(score=0.2, figures={"halvings": 2.0, "part_rows": 64.0})
+    notes = [entry.note for entry in trained(catalog, stub(score=0.2), halved).leaderboard]
+    assert notes == ["", "memory ran out: 64 rows at once, and gradients added up to the same batch"]

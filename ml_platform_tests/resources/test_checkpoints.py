@@ -1,6 +1,9 @@
 """Checkpoints in the lake: the newest that is whole counts."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -11,15 +14,17 @@ from ml_platform.core.settings import Settings
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.object_store import ObjectStore
+from ml_platform_tests.conftest import eventually
 
 DAY = date(2018, 5, 31)
+KEY = "model/checkpoint_1"
 FIRST, SECOND, THIRD = ({"a": bytes([n]) * 9, "b.json": b"{}"} for n in (1, 2, 3))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LakeCheckpoints:
     lake = Lake(pafs.LocalFileSystem(), str(tmp_path), lambda: datetime.now(UTC))
-    return LakeCheckpoints(lake, "model/checkpoint_0", DAY)
+    return LakeCheckpoints(lake, KEY, DAY)
 
 
 def written(store: LakeCheckpoints) -> list[Path]:
@@ -63,6 +68,33 @@ def test_writer_that_died_before_the_commit_leaves_the_old_one_in_force(
     assert store.load() == FIRST
 
 
+def endless_writer(folder: str) -> None:
+    """Checkpoints of 60 MB, each of one byte over and over, until it is killed."""
+    store = LakeCheckpoints(Lake(pafs.LocalFileSystem(), folder, lambda: datetime.now(UTC)), KEY, DAY)
+    for number in count(1):
+        store.save({"a": bytes([number % 256]) * 60_000_000})
+
+
+def test_kill_9_inside_a_write_loses_only_what_was_being_written(store: LakeCheckpoints, tmp_path: Path) -> None:
+    def half_written() -> list[Path]:
+        return [path for path in Path(store.folder).glob(".*") if path.stat().st_size]
+
+    for _ in range(20):
+        code = f"from {__name__} import endless_writer; endless_writer({str(tmp_path)!r})"
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            eventually(lambda: bool(written(store)) and bool(half_written()), timeout=60)
+            process.kill()
+        if half_written():
+            break
+    assert half_written(), "it was never killed inside a write"
+    content = store.load()
+    assert content is not None
+    assert len(set(content["a"])) == 1
+    assert len(content["a"]) == 60_000_000
+    store.clear()
+    assert list(Path(store.folder).iterdir()) == []
+
+
 def test_cleared_ones_are_gone(store: LakeCheckpoints) -> None:
     store.save(FIRST)
     store.clear()
@@ -72,7 +104,7 @@ def test_cleared_ones_are_gone(store: LakeCheckpoints) -> None:
 def test_same_on_s3(settings: Settings) -> None:
     ObjectStore.at(settings).ensure_bucket()
     lake = Lake.at(settings.model_copy(update={"lake": f"{settings.landing}/lake"}))
-    store = LakeCheckpoints(lake, "model/checkpoint_0", DAY)
+    store = LakeCheckpoints(lake, "model/checkpoint_1", DAY)
     for files in (FIRST, SECOND, THIRD):
         store.save(files)
     assert store.load() == THIRD

@@ -4,8 +4,8 @@ import pytest
 from dagster_k8s.job import get_user_defined_k8s_config
 from pydantic import ValidationError
 
-from ml_platform.core.spec import ResourcesSpec
-from ml_platform.resources.cluster import pod_config, seconds
+from ml_platform.core.spec import ResourcesSpec, seconds
+from ml_platform.resources.cluster import STARTS_AND_STOPS, pod_config, pool
 
 
 def test_gpu_training_gets_its_pod() -> None:
@@ -17,7 +17,7 @@ def test_gpu_training_gets_its_pod() -> None:
         "requests": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
         "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
     }
-    assert config["job_spec_config"] == {"active_deadline_seconds": 14_400}
+    assert config["job_spec_config"] == {"active_deadline_seconds": 14_400 + STARTS_AND_STOPS}
     term = config["pod_spec_config"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
     ][0]
@@ -42,11 +42,30 @@ def test_dagster_k8s_accepts_every_config(resources: ResourcesSpec) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"memory": "8 GB"}, {"cpu": "four"}, {"gpu": -1}, {"gpus": 1}, {"timeout": "4 hours"}, {"gpu_type": ["a100"]}],
+    [
+        {"retries": {"max": -1}},
+        {"retries": {"delay": "soon"}},
+        {"processes": 0},
+        {"memory": "8 GB"},
+        {"cpu": "four"},
+        {"gpu": -1},
+        {"gpus": 1},
+        {"timeout": "4 hours"},
+        {"gpu_type": ["a100"]},
+    ],
 )
 def test_impossible_resources_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         ResourcesSpec.model_validate(wrong)
+
+
+def test_trainings_with_and_without_gpu_have_pools_of_their_own() -> None:
+    assert [pool(ResourcesSpec(gpu=n)) for n in (0, 1, 4)] == ["cpu_training", "gpu_training", "gpu_training"]
+
+
+def test_processes_are_started_one_per_gpu_unless_said_otherwise() -> None:
+    assert [ResourcesSpec(gpu=n).launched_processes for n in (0, 1, 4)] == [0, 0, 4]
+    assert [ResourcesSpec(gpu=4, processes=n).launched_processes for n in (1, 8)] == [1, 8]
 
 
 def test_durations() -> None:

@@ -32,6 +32,16 @@ def test_waits_until_the_new_digest_is_read_back() -> None:
     assert Told(None, OLD, NEW).wait_until_served(VERSION) == NEW
 
 
+def test_challenger_is_waited_for_and_its_refusal_ends_the_waiting() -> None:
+    challenged = {**OLD, "challenger": NEW}
+    assert Told(OLD, {**OLD, "challenger": None}, challenged).wait_until_served(VERSION, arm="challenger") == challenged
+    refused = {**OLD, "challenger": {"version": None, "refused": {"version": "2", "reason": "self-test failed"}}}
+    with pytest.raises(DeploymentError, match="refused version 2: self-test failed"):
+        Told(OLD, refused).wait_until_served(VERSION, arm="challenger")
+    with pytest.raises(DeploymentError, match="still serves nothing, not version 2 as challenger"):
+        Told(NEW).wait_until_served(VERSION, arm="challenger")
+
+
 def test_server_that_restarts_is_waited_for() -> None:
     class Restarting(Told):
         def status(self, model: str) -> dict[str, Any] | None:

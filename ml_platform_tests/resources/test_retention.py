@@ -105,7 +105,8 @@ def reasons(spans: list[Span], key: str) -> dict[date, str]:
 @pytest.mark.usefixtures("no_versions")
 def test_everything_behind_a_version_is_kept(lake: Lake, small: Catalog, registry: Registry) -> None:
     old = register(registry, lake, TRAINED)
-    registry.set_aliases(MODEL, Aliases(champion=old))
+    with registry.changing(MODEL) as change:
+        change.to(Aliases(champion=old), None)
     spans = retention.plan(lake, small, registry)
     gone, why = doomed(spans), "fraud_detection version 1 (champion) was trained on it"
     view, rows = keys.feature_view(VIEW), keys.raw("transactions")
@@ -133,7 +134,8 @@ def test_alias_is_said_and_a_model_that_is_no_longer_declared_still_counts(
         in reasons(retention.plan(lake, small, registry), keys.raw("transactions")).values()
     )
     first, second = register(registry, lake, TRAINED), register(registry, lake, TRAINED)
-    registry.set_aliases(MODEL, Aliases(champion=second, previous=first))
+    with registry.changing(MODEL) as change:
+        change.to(Aliases(champion=second, previous=first), None)
     uses = [use.reason for use in retention.version_uses(registry, small, retention._Behind(lake, []))]
     assert uses[:2] == [
         "fraud_detection version 2 (champion) was trained on it",

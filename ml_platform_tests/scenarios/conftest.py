@@ -151,7 +151,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator
         landing = ObjectStore.at(settings)
         landing.ensure_bucket()
         registry = Registry.at(settings)
-        assert registry.champions() == {}  # which creates the database before two processes use it
+        assert registry.traffic() == {}  # which creates the database before two processes use it
         command = [sys.executable, "-m", "ml_platform.serving.main"]
         with (
             server(command, f"{settings.model_server_url}/health", folder / "server.log"),

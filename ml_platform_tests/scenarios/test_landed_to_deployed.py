@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from ml_platform.cli import app
 from ml_platform.components import automation
 from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.local.producer import DailyFile
+from ml_platform.registry.versions import Version
 from ml_platform.resources.model_server import ModelServer
 from ml_platform_tests.conftest import FIRST_DAY
 from ml_platform_tests.scenarios.conftest import Platform, problems
@@ -105,6 +108,34 @@ def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -
         run.data.params["epochs"]
     )
     assert run.data.metrics["validation_average_precision"] > 0.55
+
+
+def test_mlflow_run_has_bundle_plots_and_metrics_of_the_system(deployed: Platform) -> None:
+    champion = deployed.registry.aliases(MODEL).champion
+    assert champion is not None
+    client = deployed.registry.client
+    bundled = {file.path: file.file_size for file in client.list_artifacts(champion.run_id, "bundle")}
+    assert bundled.keys() >= {"bundle/model.safetensors", "bundle/manifest.json", "bundle/files.json"}
+    assert {file.path for file in client.list_artifacts(champion.run_id, "plots")} >= {
+        "plots/learning_curves.png",
+        "plots/precision_recall.png",
+        "plots/roc.png",
+        "plots/calibration.png",
+    }
+    assert len(client.get_metric_history(champion.run_id, "system/cpu_utilization_percentage")) >= 3
+    (materialized,) = deployed.instance.fetch_materializations(dg.AssetKey([MODEL, "candidate"]), limit=1).records
+    metadata = materialized.asset_materialization.metadata  # type: ignore[union-attr]
+    assert metadata["mlflow_run_id"].value == champion.run_id
+    assert "data:image/png" in str(metadata["learning_curves"].value)
+    observed = deployed.instance.fetch_observations(dg.AssetKey([MODEL, "candidate"]), limit=100).records
+    assert observed[0].asset_observation.metadata["epoch"].value == 8  # type: ignore[union-attr]
+
+
+def test_version_is_reproduced_bit_for_bit(deployed: Platform) -> None:
+    result = CliRunner().invoke(app, ["reproduce", MODEL, "1"])
+    assert result.exit_code == 0, result.output
+    assert "IDENTICAL: metrics.json, model.json, model.safetensors, schema.json, transforms.json" in result.output
+    assert "differ" not in result.output
 
 
 def rows_of(files: list[DailyFile], day: date) -> pa.Table:
@@ -206,7 +237,7 @@ def test_run_that_was_lost_is_asked_for_again_after_a_while(
 
 
 def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(deployed: Platform) -> None:
-    before = deployed.registry.aliases(MODEL)
+    before = answering(deployed)
     result = deployed.materialize(
         [
             dg.AssetKey([MODEL, noun])
@@ -215,7 +246,13 @@ def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(de
         "2018-05-30",
     )
     assert result.success
-    assert deployed.registry.aliases(MODEL) == before
+    assert answering(deployed) == before
+
+
+def answering(platform: Platform) -> tuple[Version | None, Version | None]:
+    """Champion and previous; the candidate is whatever was registered last and is neither."""
+    aliases = platform.registry.aliases(MODEL)
+    return aliases.champion, aliases.previous
 
 
 def shuffled_labels(files: list[DailyFile]) -> list[DailyFile]:
@@ -263,7 +300,7 @@ def test_content_that_comes_back_is_trained_again_and_an_absent_server_changes_n
     deployed: Platform, demo_files: list[DailyFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The good labels are back and the candidate with them, but nothing listens where the server should be."""
-    before = deployed.registry.aliases(MODEL)
+    before = answering(deployed)
     deployed.land([file for file in demo_files if file[0] == "fraud_labels"])
     minutes = itertools.count(step=60)
     nowhere = ModelServer("http://127.0.0.1:9", clock=lambda: next(minutes), sleep=lambda _: None)
@@ -272,4 +309,4 @@ def test_content_that_comes_back_is_trained_again_and_an_absent_server_changes_n
     assert set(deployed.checks(f"{MODEL}/evaluation", TRAINING_DATE).values()) == {True}
     assert not training.success
     assert "the model server at http://127.0.0.1:9 does not answer" in " ".join(problems(training))
-    assert deployed.registry.aliases(MODEL) == before
+    assert answering(deployed) == before

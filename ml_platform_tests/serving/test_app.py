@@ -1,8 +1,6 @@
 """The server over HTTP, with a registry that says what it is told."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,71 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
-from ml_platform.registry import bundle
-from ml_platform.registry.versions import Version
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.serving import app as server
 from ml_platform_tests.conftest import eventually
-from ml_platform_tests.registry.test_bundle import make_bundle
+from ml_platform_tests.serving.conftest import JUNE, REQUEST, Told, ready, serving
 from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
-
-JUNE = datetime(2018, 6, 1, tzinfo=UTC)
-REQUEST = {"tx_amount": 12.5, "tx_datetime": "2018-06-01T10:00:00", "customer_id": 1, "terminal_id": 2}
-
-
-class Told:
-    """A registry with one model, whose champion can be changed, broken or made unreachable."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.bundles = {"1": make_bundle(catalog), "2": make_bundle(catalog, seed=1)}
-        self.champion: str | None = "1"
-        self.down = False
-        self.downloads_fail = False
-
-    def champions(self) -> dict[str, Version]:
-        if self.down:
-            raise RegistryError("registry", "down", "wait")
-        if self.champion is None:
-            return {}
-        digest = bundle.digest_of(self.bundles[self.champion])
-        return {"fraud": Version("fraud", self.champion, digest, "2018-05-31", "run", "source")}
-
-    def download(self, version: Version) -> dict[str, bytes]:
-        if self.downloads_fail:
-            raise RegistryError("registry", "went away in between", "wait")
-        return self.bundles[version.number]
-
-
-@pytest.fixture
-def registry(catalog: Catalog) -> Told:
-    return Told(catalog)
-
-
-@pytest.fixture
-def client(tmp_path: Path, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    with serving(Settings(home=tmp_path), catalog, registry, monkeypatch) as client:
-        yield client
-
-
-@contextmanager
-def serving(
-    settings: Settings, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TestClient]:
-    """A server whose online store knows the customers and terminals 1 and 2."""
-    store = online_store_at(settings)
-    for view in catalog.snapshot_views():
-        rows = pa.table({str(view.entity): [1, 2], **{name: [1.0, 2.0] for name in view.features}})
-        store.write(view, rows, JUNE)
-    monkeypatch.setattr(server.Registry, "at", lambda _: registry)
-    monkeypatch.setattr(server, "SYNCHRONIZE_EVERY", 0.05)
-    with TestClient(server.create_app(settings)) as client:
-        yield client
-
-
-def ready(client: TestClient) -> None:
-    eventually(lambda: client.get("/ready").json()["models"] == ["fraud"])
 
 
 def test_scores_by_id_and_by_full_row_are_the_same(client: TestClient, catalog: Catalog) -> None:

@@ -1,6 +1,7 @@
 """Requests become columns, or an error that names row and field."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
-from ml_platform.serving.requests import from_entities, from_rows
+from ml_platform.serving.requests import Checker, Row
 from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
 
 SCHEMA = InputSchema(
@@ -30,6 +31,19 @@ VIEW = FeatureViewSpec(
 APRIL = datetime(2018, 4, 1, tzinfo=UTC)
 ENTITY = {"user": 7, "amount": 5, "at": "2018-04-01T12:00:00"}
 ROW = {"amount": 5.0, "at": "2018-04-01T12:00:00", "clicks": 3, "age": None}
+
+
+def from_entities(
+    schema: InputSchema, rows: Sequence[Row], store: OnlineStore
+) -> tuple[dict[str, np.ndarray], dict[str, datetime]]:
+    checker = Checker(schema)
+    columns, as_of, _ = checker.columns([checker.entities(rows)], store)
+    return columns, as_of
+
+
+def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    checker = Checker(schema)
+    return checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up")))[0]
 
 
 @pytest.fixture

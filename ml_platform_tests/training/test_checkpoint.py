@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from ml_platform.core.spec.trainers import LoopParams
 from ml_platform.training import checkpoint
 from ml_platform.training.checkpoint import Progress, State
-from ml_platform.training.loop import LoopParams
 from ml_platform.training.trainers import Context, Labelled
 
 ROWS = Labelled(np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 0]))

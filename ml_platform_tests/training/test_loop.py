@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from ml_platform.core.errors import Interrupted, TrainingError
-from ml_platform.training.loop import LoopParams, learning_rate, train
+from ml_platform.core.spec.trainers import LoopParams
+from ml_platform.training.loop import learning_rate, train
 from ml_platform.training.trainers import Context, Labelled
 
 RNG = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ml_platform.core.errors import SpecError
+from ml_platform.features.transforms import Feature
 from ml_platform.training.trainers import Context, Labelled, trainer_named
 from ml_platform.training.trainers.mlp import MLP
 
@@ -76,3 +77,48 @@ def test_unknown_or_impossible_param_names_the_field(params: dict, field: str) -
 def test_unknown_trainer_names_the_known_ones() -> None:
     with pytest.raises(SpecError, match="one of mlp"):
         trainer_named("mpl")
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------------
+
+SHOPS = 30
+CODED = Context("binary_classification", 2, 1, features=(Feature("shop", categories=SHOPS), Feature("amount")))
+
+
+def sales(count: int, seed: int) -> Labelled:
+    """Which shop it is decides, and nothing about the order of their codes does."""
+    rng = np.random.default_rng(seed)
+    bad = np.random.default_rng(0).permutation(SHOPS + 1)[: SHOPS // 2]
+    shop = rng.integers(0, SHOPS + 1, count)
+    return Labelled(
+        np.column_stack([shop, rng.normal(size=count)]).astype(np.float32), np.isin(shop, bad).astype(np.int8)
+    )
+
+
+SALES, UNSEEN = sales(1_500, 1), sales(500, 2)
+
+
+def sold(context: Context = CODED, **params: object) -> MLP:
+    return MLP.fit({**PARAMS, "dropout": 0, **params}, SALES, UNSEEN, context)
+
+
+def test_embeddings_learn_what_numbers_of_shops_hide() -> None:
+    right = [np.mean((model.predict(UNSEEN.x) > 0.5) == UNSEEN.y) for model in (sold(), sold(BINARY))]
+    assert right[0] > 0.99
+    assert right[1] < 0.85
+
+
+def test_embedding_has_the_width_that_params_say_or_one_by_the_number_of_categories() -> None:
+    widths = [sold(epochs=1, embeddings=e).architecture.embeddings for e in ({}, {"shop": 3})]
+    assert widths == [{0: (SHOPS + 1, 11)}, {0: (SHOPS + 1, 3)}]
+
+
+def test_saved_embeddings_predict_the_same_bits() -> None:
+    model = sold(epochs=1)
+    np.testing.assert_array_equal(MLP.load(model.save()).predict(UNSEEN.x), model.predict(UNSEEN.x))
+
+
+def test_code_that_training_never_saw_says_nothing() -> None:
+    seen = SALES.x[:, 0] > 0
+    model = MLP.fit({**PARAMS, "epochs": 2}, Labelled(SALES.x[seen], SALES.y[seen]), UNSEEN, CODED)
+    assert model.network.state_dict()["0.tables.0.weight"][0].abs().max() == 0

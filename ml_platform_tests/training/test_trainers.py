@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ml_platform.core.errors import SpecError
+from ml_platform.core.errors import Interrupted, SpecError
 from ml_platform.core.tasks import Task
+from ml_platform.features.transforms import Feature
 from ml_platform.training.trainers import Context, Labelled, Trainer, trainer_named
 
 FAMILIES = ("linear", "forest", "xgboost", "lightgbm")
@@ -114,6 +115,15 @@ def test_boosting_stops_early_and_keeps_the_best_round(family: str) -> None:
     assert heard[-1][0] - 15 <= trees < heard[-1][0] + 10
 
 
+@pytest.mark.parametrize("family", ["xgboost", "lightgbm"])
+def test_boosting_stops_between_rounds_when_it_is_asked_to(family: str) -> None:
+    asked = iter([False, False, True])
+    context = Context("binary_classification", 2, 1, interrupted=lambda: next(asked))
+    some = rows("binary_classification", 1)
+    with pytest.raises(Interrupted, match="stopped after round 3"):
+        trainer_named(family).fit({}, some, some, context)
+
+
 @each_family
 def test_unknown_param_is_named(family: str) -> None:
     with pytest.raises(SpecError, match=f"trainer {family}: .*mend candidates.params.learning_rat$"):
@@ -184,9 +194,43 @@ def test_truncated_file_is_refused(family: str, share: float) -> None:
 
 
 def test_trainers_that_are_none_are_refused() -> None:
-    with pytest.raises(SpecError, match="one of mlp, xgboost, lightgbm, linear, forest, or an import path"):
+    with pytest.raises(
+        SpecError, match="one of mlp, sequence, xgboost, lightgbm, linear, forest, ensemble, or an import path"
+    ):
         trainer_named("mpl")
     with pytest.raises(SpecError, match="has no fit, predict, save, load"):
         trainer_named("pathlib.Path")
     with pytest.raises(SpecError, match="cannot be imported"):
         trainer_named("pathlib.Pfad")
+
+
+SHOPS = (Feature("shop", categories=20), Feature("amount"))
+
+
+def sales(seed: int) -> Labelled:
+    rng = np.random.default_rng(seed)
+    shop = rng.integers(0, 21, 2_000)
+    x = np.column_stack([shop, rng.normal(size=len(shop))]).astype(np.float32)
+    return Labelled(x, (np.isin(shop, [1, 3, 7, 11, 16, 19])).astype(np.int64))
+
+
+@each_family
+def test_codes_of_categories_are_learned_by_every_family(family: str) -> None:
+    context = Context("binary_classification", 2, 1, features=SHOPS)
+    model = trainer_named(family).fit(PARAMS.get(family, {}), sales(1), sales(2), context)
+    x = sales(3).x
+    assert np.mean((model.predict(x) > 0.5) == sales(3).y) > 0.97
+    np.testing.assert_array_equal(trainer_named(family).load(model.save()).predict(x), model.predict(x))
+
+
+def test_linear_refuses_more_categories_than_it_should_have_coefficients() -> None:
+    context = Context("binary_classification", 2, 1, features=(Feature("shop", categories=101), Feature("amount")))
+    with pytest.raises(SpecError, match="shop has 101 categories, and linear takes 100 at most"):
+        trainer_named("linear").fit({}, sales(1), sales(2), context)
+
+
+def test_linear_model_from_before_there_were_categories_loads() -> None:
+    model = fitted("linear", "regression")
+    old = {**model.save(), "model.json": b'{"task": "regression"}'}
+    x = rows("regression", 3).x
+    np.testing.assert_array_equal(trainer_named("linear").load(old).predict(x), model.predict(x))

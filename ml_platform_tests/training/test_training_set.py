@@ -7,10 +7,11 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import TrainingError
 from ml_platform.core.spec import FeatureViewSpec
+from ml_platform.core.tasks import Task
 from ml_platform.features.engine import Embedded
 from ml_platform.features.point_in_time import as_of_column
 from ml_platform.features.views import AS_OF
-from ml_platform.training.training_set import LABEL, SPLIT, assemble, leakage, split_columns
+from ml_platform.training.training_set import LABEL, SPLIT, assemble, class_count, leakage, split_columns
 from ml_platform.training.windows import Windows
 
 WINDOWS = Windows((date(2018, 5, 1), date(2018, 5, 2)), (date(2018, 5, 4), date(2018, 5, 4)))
@@ -102,3 +103,44 @@ def test_leakage_is_nothing_in_a_sound_set_and_found_in_a_broken_one(catalog: Ca
 def test_part_with_one_class_only_cannot_be_trained_on(catalog: Catalog) -> None:
     with pytest.raises(TrainingError, match="validation rows .* have only the label 1.*validation_days"):
         split_columns(assembled(catalog, {1: 0, 2: 1, 3: 1}), "fraud/candidate")
+
+
+def labelled(train: list[object], validation: list[object]) -> pa.Table:
+    split = ["train"] * len(train) + ["validation"] * len(validation)
+    return pa.table({LABEL: pa.array([*train, *validation]), SPLIT: split})
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "validation", "said"),
+    [
+        ("binary_classification", [], [0, 1], r"the train rows \(0\) have no label\. Next: widen training.window_days"),
+        (
+            "binary_classification",
+            [0, 1],
+            [],
+            r"the validation rows \(0\) have no label\. Next: widen .*validation_days",
+        ),
+        ("binary_classification", [0, 1, 2], [0, 1], r"train rows: label 2 is no class of binary_.* \(0 to 1\)"),
+        ("binary_classification", [0, 1], [0, -1], "validation rows: label -1 is no class of binary_classification"),
+        ("multiclass_classification", [0, 1.5], [0, 1], r"label 1.5 is no class of multiclass_.* \(0 to 999\)"),
+        ("multiclass_classification", [0, 1_000], [0, 1], "label 1000 is no class of multiclass_classification"),
+        ("multiclass_classification", [0, 2], [0, 2], "the train rows have no label 1, of 0 to 2. Next: number"),
+        ("multiclass_classification", [0, 1], [0, 2], "the train rows have no label 2, of 0 to 2"),
+        ("binary_classification", [0.0, float("nan")], [0, 1], r"a label is no finite number \(.*nan"),
+        ("regression", [0.5, float("inf")], [0, 1], "a label is no finite number .* Next: mend label.column"),
+        ("regression", ["a", "b"], ["a", "b"], r"a label is no finite number \('b'\)"),
+        ("regression", [3.5, 3.5], [1, 2], "have only the label 3.5"),
+    ],
+)
+def test_labels_that_are_not_the_tasks_are_named(
+    task: Task, train: list[object], validation: list[object], said: str
+) -> None:
+    with pytest.raises(TrainingError, match=f"m/candidate.*{said}"):
+        split_columns(labelled(train, validation), "m/candidate", task)
+
+
+def test_labels_of_every_task_are_taken() -> None:
+    assert class_count(split_columns(labelled([False, True], [True, False]), "m"), "binary_classification") == 2
+    three = split_columns(labelled([0, 2, 1], [2, 0]), "m", "multiclass_classification")
+    assert class_count(three, "multiclass_classification") == 3
+    assert class_count(split_columns(labelled([-1.5, 2.0], [3.0, 4.0]), "m", "regression"), "regression") == 0

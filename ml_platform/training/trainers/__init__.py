@@ -11,14 +11,18 @@ import numpy as np
 
 from ml_platform.core.errors import SpecError
 from ml_platform.core.imports import load_object
+from ml_platform.core.spec.trainers import check_trainer
 from ml_platform.core.tasks import Task
+from ml_platform.features.transforms import Feature
 
 TRAINERS = {
     "mlp": "ml_platform.training.trainers.mlp.MLP",
+    "sequence": "ml_platform.training.trainers.sequence.Sequence",
     "xgboost": "ml_platform.training.trainers.xgboost.XGBoost",
     "lightgbm": "ml_platform.training.trainers.lightgbm.LightGBM",
     "linear": "ml_platform.training.trainers.linear.Linear",
     "forest": "ml_platform.training.trainers.forest.Forest",
+    "ensemble": "ml_platform.training.trainers.ensemble.Ensemble",
 }
 EXTRAS = ("xgboost", "lightgbm")  # each is a trainer, a library and an extra of this package
 METHODS = ("fit", "predict", "save", "load")
@@ -44,10 +48,11 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a fit needs beside rows and params. `classes` is 2 or more, or 0 for regression.
+    """What a fit needs beside rows and params. `classes` is 2 or more, or 0 for regression; `features` are the columns of the
+    rows, or nothing where they are just numbers.
 
-    `on_epoch` hears each epoch's (or round's) number and figures; `interrupted` is asked between steps: once it says yes, a
-    trainer that can saves a checkpoint and raises `Interrupted`.
+    `on_epoch` hears each epoch's (or round's) number and figures; of these, `epochs` says how many there will be at most.
+    `interrupted` is asked between steps: once it says yes, a trainer that can saves a checkpoint and raises `Interrupted`.
     """
 
     task: Task
@@ -56,10 +61,14 @@ class Context:
     on_epoch: OnEpoch = lambda epoch, figures: None
     checkpoints: Checkpoints | None = None
     interrupted: Callable[[], bool] = lambda: False
+    features: tuple[Feature, ...] = ()
 
 
 class Trainer(Protocol):
-    """A model of one family: fitted, or loaded from what `save` returned."""
+    """A model of one family: fitted, or loaded from what `save` returned.
+
+    One that several processes can fit together says so by `on_ranks = True` (training/ranks.py).
+    """
 
     @classmethod
     def fit(cls, params: Mapping[str, Any], train: Labelled, validation: Labelled, context: Context) -> Self:
@@ -88,12 +97,9 @@ def trainer_named(name: str) -> type[Trainer]:
     Raises:
         SpecError: if there is none, if its library is not installed, or if it is no trainer.
     """
-    path = name if "." in name else TRAINERS.get(name)
-    if path is None:
-        known = f"one of {', '.join(TRAINERS)}, or an import path"
-        raise SpecError(f"trainer {name!r}", "is not known", f"set candidates.trainer to {known}")
+    check_trainer(name)
     try:
-        found = load_object(path, "candidates.trainer")
+        found = load_object(TRAINERS.get(name, name), "candidates.trainer")
     except SpecError as error:
         missing = getattr(error.__cause__, "name", None)
         if name in EXTRAS and missing == name:

@@ -2,29 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
-from pydantic import Field
 
+from ml_platform.core.spec.trainers import ForestParams, checked
 from ml_platform.core.tasks import Task
 from ml_platform.training.trainers import Context, Labelled
 from ml_platform.training.trainers.loss import loss
-from ml_platform.training.trainers.params import Params, checked
 
 TREES = "model.safetensors"
 DESCRIPTION = "model.json"
 ROWS_AT_ONCE = 8_192  # bounds the memory of a prediction: rows times trees node numbers
-
-
-class ForestParams(Params):
-    n_estimators: int = Field(default=100, ge=1, description="trees")
-    max_depth: int | None = Field(default=16, ge=1, description="of a tree; null: no limit")
-    min_samples_leaf: int = Field(default=5, ge=1, description="rows")
-    max_features: float | Literal["sqrt"] = Field(
-        default="sqrt", gt=0, le=1, description="features looked at per split: their share, or the root of their number"
-    )
 
 
 class Forest:

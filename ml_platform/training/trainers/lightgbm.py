@@ -6,13 +6,12 @@ from typing import Any, Self
 
 import lightgbm
 import numpy as np
-from pydantic import Field
 
 from ml_platform.core import digest
 from ml_platform.core.errors import BundleError
+from ml_platform.core.spec.trainers import LightGBMParams, checked
 from ml_platform.training.trainers import Context, Labelled
-from ml_platform.training.trainers.boosting import BoostingParams, report
-from ml_platform.training.trainers.params import checked
+from ml_platform.training.trainers.boosting import options_of, report
 
 MODEL = "model.txt"
 SEAL = "model.json"
@@ -21,13 +20,6 @@ OBJECTIVES = {
     "multiclass_classification": {"objective": "multiclass", "metric": "multi_logloss"},
     "regression": {"objective": "regression", "metric": "rmse"},
 }
-
-
-class LightGBMParams(BoostingParams):
-    num_leaves: int = Field(default=31, ge=2, le=131_072, description="of a tree")
-    max_depth: int = Field(default=-1, ge=-1, description="of a tree; -1: no limit")
-    min_child_samples: int = Field(default=20, ge=1, description="rows in a leaf")
-    reg_lambda: float = Field(default=0.0, ge=0, description="L2 penalty on leaf values")
 
 
 class LightGBM:
@@ -41,7 +33,7 @@ class LightGBM:
     def fit(cls, params: Mapping[str, Any], train: Labelled, validation: Labelled, context: Context) -> Self:
         given = checked(LightGBMParams, params, "lightgbm")
         options = {
-            **given.options(OBJECTIVES[context.task], context),
+            **options_of(given, OBJECTIVES[context.task], context),
             "subsample_freq": 1,  # without it `subsample` says nothing
             "deterministic": True,
             "force_row_wise": True,  # deterministic wants one of the two ways chosen
@@ -80,7 +72,7 @@ class LightGBM:
 
 def _reporting(context: Context) -> Callable[[Any], None]:
     def after_iteration(env: Any) -> None:
-        report(context, env.iteration, float(env.evaluation_result_list[0][2]))
+        report(context, env.iteration, env.end_iteration, float(env.evaluation_result_list[0][2]))
 
     after_iteration.order = 5  # type: ignore[attr-defined]  # before early stopping, which ends the round
     return after_iteration

@@ -1,32 +1,35 @@
 """Linear models: logistic regression for classes, ridge regression for values. Fitted by scikit-learn, applied by numpy."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
-from pydantic import Field
 
+from ml_platform.core.errors import SpecError
+from ml_platform.core.spec.trainers import LinearParams, checked
 from ml_platform.core.tasks import Task
 from ml_platform.training.trainers import Context, Labelled
 from ml_platform.training.trainers.loss import loss
-from ml_platform.training.trainers.params import Params, checked
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
-
-
-class LinearParams(Params):
-    alpha: float = Field(default=1.0, gt=0, description="weight of the L2 penalty")
-    max_iter: int = Field(default=200, ge=1, description="steps of the classifier's solver (L-BFGS)")
+MOST_CATEGORIES = 100  # of a feature: each has a coefficient of its own
 
 
 class Linear:
-    """`coefficients` float64 [outputs, features], `intercepts` float64 [outputs]; one output unless there are many classes."""
+    """`coefficients` float64 [outputs, inputs], `intercepts` float64 [outputs]; one output unless there are many classes.
 
-    def __init__(self, task: Task, coefficients: np.ndarray, intercepts: np.ndarray) -> None:
+    `categories` has how many each feature has, 0 where it is a number; nothing, if all are. A feature with categories is an
+    input per code.
+    """
+
+    def __init__(
+        self, task: Task, coefficients: np.ndarray, intercepts: np.ndarray, categories: Sequence[int] = ()
+    ) -> None:
         self.task: Task = task
+        self.categories = tuple(categories)
         self.coefficients = coefficients
         self.intercepts = intercepts
 
@@ -35,18 +38,26 @@ class Linear:
         from sklearn.linear_model import LogisticRegression, Ridge
 
         given = checked(LinearParams, params, "linear")
+        for feature in context.features:
+            if feature.categories > MOST_CATEGORIES:
+                problem = (
+                    f"{feature.name} has {feature.categories:,} categories, and linear takes {MOST_CATEGORIES} at most"
+                )
+                raise SpecError("trainer linear", problem, f"lower categories of {feature.name}, or take mlp")
+        coded = any(feature.categories for feature in context.features)
+        categories = [feature.categories for feature in context.features] if coded else []
         model: Any
         if context.task == "regression":
             model = Ridge(alpha=given.alpha, random_state=context.seed)
         else:
             model = LogisticRegression(C=1 / given.alpha, max_iter=given.max_iter, random_state=context.seed)
-        model.fit(train.x.astype(np.float64), train.y)
-        fitted = cls(context.task, np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
+        model.fit(_inputs(train.x, categories), train.y)
+        fitted = cls(context.task, np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_), categories)
         context.on_epoch(1, {"validation_loss": loss(context.task, validation.y, fitted.predict(validation.x))})
         return fitted
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        outputs = x.astype(np.float64) @ self.coefficients.T + self.intercepts
+        outputs = _inputs(x, self.categories) @ self.coefficients.T + self.intercepts
         if self.task == "regression":
             return outputs[:, 0]
         if self.task == "binary_classification":
@@ -59,8 +70,20 @@ class Linear:
             "coefficients": np.ascontiguousarray(self.coefficients),
             "intercepts": np.ascontiguousarray(self.intercepts),
         }
-        return {WEIGHTS: safetensors.numpy.save(arrays), DESCRIPTION: json.dumps({"task": self.task}).encode()}
+        description = {"task": self.task, "categories": self.categories}
+        return {WEIGHTS: safetensors.numpy.save(arrays), DESCRIPTION: json.dumps(description).encode()}
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> Self:
-        return cls(json.loads(files[DESCRIPTION])["task"], **safetensors.numpy.load(files[WEIGHTS]))
+        description, arrays = json.loads(files[DESCRIPTION]), safetensors.numpy.load(files[WEIGHTS])
+        return cls(description["task"], **arrays, categories=description.get("categories", ()))
+
+
+def _inputs(x: np.ndarray, categories: Sequence[int]) -> np.ndarray:
+    """Float64 [rows, inputs]: numbers as they are, codes as ones among zeros, but for the code of the unknown."""
+    if not categories:
+        return x.astype(np.float64)
+    columns = (
+        x[:, at, None] == np.arange(1, many + 1) if many else x[:, at, None] for at, many in enumerate(categories)
+    )
+    return np.concatenate([column.astype(np.float64) for column in columns], axis=1)

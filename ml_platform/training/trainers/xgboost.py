@@ -5,12 +5,11 @@ from typing import Any, Self
 
 import numpy as np
 import xgboost
-from pydantic import Field
 from xgboost.callback import TrainingCallback
 
+from ml_platform.core.spec.trainers import XGBoostParams, checked
 from ml_platform.training.trainers import Context, Labelled
-from ml_platform.training.trainers.boosting import BoostingParams, report
-from ml_platform.training.trainers.params import checked
+from ml_platform.training.trainers.boosting import options_of, report
 
 MODEL = "model.json"
 OBJECTIVES = {
@@ -18,12 +17,6 @@ OBJECTIVES = {
     "multiclass_classification": {"objective": "multi:softprob", "eval_metric": "mlogloss"},
     "regression": {"objective": "reg:squarederror", "eval_metric": "rmse"},
 }
-
-
-class XGBoostParams(BoostingParams):
-    max_depth: int = Field(default=6, ge=1, le=32, description="of a tree")
-    min_child_weight: float = Field(default=1.0, ge=0, description="least sum of second derivatives in a leaf")
-    reg_lambda: float = Field(default=1.0, ge=0, description="L2 penalty on leaf values")
 
 
 class XGBoost:
@@ -37,13 +30,13 @@ class XGBoost:
     def fit(cls, params: Mapping[str, Any], train: Labelled, validation: Labelled, context: Context) -> Self:
         given = checked(XGBoostParams, params, "xgboost")
         booster = xgboost.train(
-            given.options(OBJECTIVES[context.task], context),
+            options_of(given, OBJECTIVES[context.task], context),
             xgboost.DMatrix(train.x, train.y),
             given.n_estimators,
             evals=[(xgboost.DMatrix(validation.x, validation.y), "validation")],
             early_stopping_rounds=given.early_stopping_rounds,
             verbose_eval=False,
-            callbacks=[_Report(context)],
+            callbacks=[_Report(context, given.n_estimators)],
         )
         return cls(bytes(booster[: booster.best_iteration + 1].save_raw(raw_format="json")))
 
@@ -61,11 +54,12 @@ class XGBoost:
 
 
 class _Report(TrainingCallback):
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, rounds: int) -> None:
         super().__init__()
         self.context = context
+        self.rounds = rounds
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         (losses,) = evals_log["validation"].values()
-        report(self.context, epoch, float(losses[-1]))
+        report(self.context, epoch, self.rounds, float(losses[-1]))
         return False

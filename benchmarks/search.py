@@ -1,0 +1,77 @@
+"""What a search costs beyond its fits: 18 trials in processes of their own, against bare Dagster with the same steps that do nothing."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+
+from benchmarks.figure import Figure
+from ml_platform.core import keys
+from ml_platform.core.settings import load_settings
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.trials import outcomes
+from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_job, training_rows
+
+TRIALS, PARALLEL = 18, 2
+SEARCH = {
+    "lr": [3e-4, 1e-3, 3e-3],
+    "weight_decay": [0.0, 1e-2, 1e-1],
+    "dropout": [0.0, 0.2],
+    "parallel": PARALLEL,
+    "prune": False,
+}
+
+
+def search() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"ML_PLATFORM_HOME": folder, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+        spec = model({"trainer": "mlp", "params": {"epochs": 12, "hidden": [64, 64]}, "search": SEARCH})
+        (Path(folder) / SPEC).write_text(spec.model_dump_json())
+        lake = Lake.at(load_settings())
+        lake.write_table(keys.training_set(MODEL), DAY, training_rows(spec, per_day=3_000), [])
+        with dg.instance_for_test() as instance:
+            empty = _seconds(dg.reconstructable(bare_job), instance, {})
+            trials = {"dagster/partition": DAY.isoformat()}
+            wall = _seconds(dg.reconstructable(search_job), instance, trials, [dg.AssetKey([MODEL, "trials"])])
+        records = outcomes(lake, MODEL, DAY)[1].records
+    assert [one.status for one in records] == ["complete"] * TRIALS, "every trial is fitted"
+    fits = np.array([one.seconds for one in records])
+    yield Figure("search.fit", float(fits.mean()), "s")
+    yield Figure("search.bare_steps", empty, "s")
+    yield Figure("search.wall", wall, "s")
+    yield Figure("search.wall_to_fits_and_step_start", wall / (fits.sum() / PARALLEL + empty), "x", 1.2)
+
+
+def bare_job() -> dg.JobDefinition:
+    """The same steps without anything in them: what starting them takes."""
+
+    @dg.op(out=dg.DynamicOut(dg.Nothing))
+    def start() -> Iterator[dg.DynamicOutput[None]]:
+        for number in range(TRIALS):
+            yield dg.DynamicOutput(None, mapping_key=str(number))
+
+    @dg.op(ins={"start": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+    def trial() -> None:
+        pass
+
+    @dg.op(ins={"trials": dg.In(dg.Nothing)}, out=dg.Out(dg.Nothing))
+    def choose() -> None:
+        pass
+
+    def steps() -> Any:
+        choose(start().map(lambda named: trial(named)).collect())
+
+    executor = dg.multiprocess_executor.configured({"start_method": {"spawn": {}}, "max_concurrent": PARALLEL})
+    return dg.job(executor_def=executor)(steps)
+
+
+def _seconds(job: Any, instance: dg.DagsterInstance, tags: dict[str, str], selection: Any = None) -> float:
+    began = time.perf_counter()
+    with dg.execute_job(job, instance, tags=tags, asset_selection=selection) as result:
+        assert result.success
+    return time.perf_counter() - began

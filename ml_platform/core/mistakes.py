@@ -1,0 +1,64 @@
+"""What pydantic finds wrong, in the words of someone who writes YAML: the field, what is wrong, the nearest valid name."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ValidationError
+
+Location = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    location: Location
+    problem: str
+    next_step: str
+
+    @property
+    def field(self) -> str:
+        return ".".join(map(str, self.location))
+
+
+def first_mistake(model: type[BaseModel], error: ValidationError, within: Location = ()) -> Mistake:
+    """The mistake to mend first, of those in an object that lies at `within` and should be a `model`."""
+    # A misspelt key often shows as a missing one too; the misspelling is what to mend.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    local = tuple(first["loc"])
+    location = (*within, *local)
+    field = ".".join(map(str, location)) or "attributes"
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(model, local[:-1])
+        problem = f"unknown key `{field}`{nearest(str(local[-1]), valid)}"
+        return Mistake(location, problem, f"one of {', '.join(valid)}")
+    if first["type"] == "missing":
+        return Mistake(location, f"`{field}` is required", f"add `{location[-1]}:`")
+    message = first["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+    return Mistake(location, f"`{field}`: {message}{shown}", "mend the value")
+
+
+def nearest(name: str, among: Iterable[str]) -> str:
+    """The end of a sentence that says which name was probably meant, if one is near."""
+    close = get_close_matches(name, list(among), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """Valid keys of the object at `location`, found by walking the JSON schema."""
+    root = model.model_json_schema()
+    node = root
+    for part in location:
+        while "$ref" in node:
+            node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        if "properties" in node and part in node["properties"]:
+            node = node["properties"][part]
+        elif "patternProperties" in node:
+            node = next(iter(node["patternProperties"].values()))
+        elif "items" in node:
+            node = node["items"]
+        elif "prefixItems" in node:
+            node = node["prefixItems"][0]
+    while "$ref" in node:
+        node = root["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return list(node.get("properties", {}))

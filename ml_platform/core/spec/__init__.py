@@ -1,0 +1,62 @@
+"""Specs: what the YAML files may say. Each class is the schema of one component's `attributes`."""
+
+from ml_platform.core.spec.automation import AutomationSpec
+from ml_platform.core.spec.base import bytes_of, duration, seconds
+from ml_platform.core.spec.feature_view import FeatureSpec, FeatureViewSpec, OnlineStoreSpec, ViewInputSpec
+from ml_platform.core.spec.gates import GateSpec
+from ml_platform.core.spec.model import ModelSpec
+from ml_platform.core.spec.resources import ResourcesSpec, RetriesSpec
+from ml_platform.core.spec.rollout import AbortSpec, MetricLimitSpec, RolloutSpec, Stage
+from ml_platform.core.spec.search import RangeSpec, SearchSpec
+from ml_platform.core.spec.source import (
+    OBJECT_CHECKS,
+    RESERVED,
+    SEGMENT,
+    UNDISCARDABLE,
+    UNTYPED,
+    ColumnSpec,
+    ObjectsOrigin,
+    PluginOrigin,
+    PolicySpec,
+    ReferenceSpec,
+    RowCountSpec,
+    SourceSpec,
+    SqlOrigin,
+)
+from ml_platform.core.spec.training import CandidateSpec, TrainingSpec
+
+__all__ = [
+    "OBJECT_CHECKS",
+    "RESERVED",
+    "SEGMENT",
+    "UNDISCARDABLE",
+    "UNTYPED",
+    "AbortSpec",
+    "AutomationSpec",
+    "CandidateSpec",
+    "ColumnSpec",
+    "FeatureSpec",
+    "FeatureViewSpec",
+    "GateSpec",
+    "MetricLimitSpec",
+    "ModelSpec",
+    "ObjectsOrigin",
+    "OnlineStoreSpec",
+    "PluginOrigin",
+    "PolicySpec",
+    "RangeSpec",
+    "ReferenceSpec",
+    "ResourcesSpec",
+    "RetriesSpec",
+    "RolloutSpec",
+    "RowCountSpec",
+    "SearchSpec",
+    "SourceSpec",
+    "SqlOrigin",
+    "Stage",
+    "TrainingSpec",
+    "ViewInputSpec",
+    "bytes_of",
+    "duration",
+    "seconds",
+]

@@ -1,0 +1,19 @@
+"""The pace of the sensors."""
+
+from pydantic import Field
+
+from ml_platform.core.spec.base import Spec
+
+
+class AutomationSpec(Spec):
+    """The sensors that move everything; their pace in seconds."""
+
+    arrival_interval: int = Field(default=10, ge=1)
+    lists_per_tick: int = Field(
+        default=5,
+        ge=1,
+        description="LIST calls (or queries) of one look at all sources; more find old overwrites sooner",
+    )
+    freshness_interval: int = Field(default=10, ge=1)
+    retrain_interval: int = Field(default=10, ge=1)
+    rollout_interval: int = Field(default=15, ge=1)

@@ -1,0 +1,183 @@
+"""Sources: where daily rows come from, and the contract that they honour."""
+
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from ml_platform.core.spec.base import ColumnType, Described, ImportPath, Name, Quantity, Spec
+
+
+class ColumnSpec(Spec):
+    type: ColumnType
+    nullable: bool = False
+    min: float | None = None
+    max: float | None = None
+    allowed: tuple[Any, ...] | None = Field(default=None, description="the only values that may occur")
+
+    @model_validator(mode="after")
+    def _only_numbers_have_ranges(self) -> "ColumnSpec":
+        if (self.min is not None or self.max is not None) and self.type in ("bool", "string", "timestamp"):
+            raise ValueError(f"min and max are for numbers, not for type {self.type}")
+        return self
+
+
+Check = Literal[
+    "objects_are_readable",
+    "schema_conforms",
+    "values_fit_their_types",
+    "required_values_are_present",
+    "values_are_allowed",
+    "event_times_are_in_partition",
+    "keys_are_unique",
+    "references_exist",
+    "row_count_is_normal",
+]
+OBJECT_CHECKS: tuple[Check, ...] = ("objects_are_readable", "schema_conforms")
+UNTYPED: tuple[Check, ...] = (*OBJECT_CHECKS, "values_fit_their_types")  # what breaks them has no typed rows to write
+UNDISCARDABLE: tuple[Check, ...] = ("row_count_is_normal",)  # no single row is to blame
+
+
+SEGMENT = "segment"
+RESERVED = ("file_row_number",)  # DuckDB's own name for where a row lies
+
+
+class PolicySpec(Spec):
+    """What becomes of a day that breaks a check."""
+
+    on_failure: Literal["stop", "quarantine", "warn"] = Field(
+        default="stop", description="write nothing; write the day without what offends; write all and warn"
+    )
+    up_to: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="the largest share of the day's rows (or objects) that quarantine takes; more stops the day",
+    )
+
+
+class RowCountSpec(Spec):
+    """How many rows a day may have."""
+
+    min: int = Field(default=1, ge=0)
+    max: int | None = Field(default=None, ge=1)
+    recent_days: int = Field(default=14, ge=0, description="the days before that make the norm; 0: there is none")
+    within: tuple[float, float] = Field(default=(0.33, 3.0), description="of the median of the recent days")
+
+
+class ReferenceSpec(Spec):
+    """A column's values occur in a column of another source."""
+
+    source: Name
+    column: Name
+    window_days: int = Field(default=1, ge=1, description="the newest days of that source, up to the row's own day")
+
+
+class ObjectsOrigin(Spec):
+    """Files in the landing bucket, `<landing>/<name>/YYYY-MM-DD/<anything>.{parquet,csv,jsonl}[.gz|.zst]`."""
+
+    type: Literal["objects"] = "objects"
+    max_bytes: Quantity = Field(default="20Gi", description="the largest size of one object after decompression")
+
+
+class SqlOrigin(Spec):
+    """A table or query of a database: day D is the rows whose event time lies in D."""
+
+    type: Literal["sql"]
+    url_variable: str = Field(
+        pattern=r"^[A-Z][A-Z0-9_]*$", description="the environment variable that holds the SQLAlchemy URL"
+    )
+    table: str | None = None
+    query: str | None = Field(default=None, description="a SELECT without semicolon; it may be anything but daily")
+    changed_at: Name | None = Field(
+        default=None, description="a column that grows when a row changes; without it only row counts are compared"
+    )
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> "SqlOrigin":
+        if (self.table is None) == (self.query is None):
+            raise ValueError("an sql origin has either table or query")
+        return self
+
+
+class PluginOrigin(Spec):
+    """A class of your own, by import path; see Origin in ml_platform/data/landing.py."""
+
+    type: ImportPath
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+def _kind_of_origin(value: Any) -> str:
+    kind = value.get("type", "objects") if isinstance(value, dict) else getattr(value, "type", "")
+    return kind if kind in ("objects", "sql") else "plugin"
+
+
+OriginSpec = Annotated[
+    Annotated[ObjectsOrigin, Tag("objects")]
+    | Annotated[SqlOrigin, Tag("sql")]
+    | Annotated[PluginOrigin, Tag("plugin")],
+    Discriminator(_kind_of_origin),
+]
+
+
+class SourceSpec(Described):
+    """A daily feed of rows, known `delay_days` after its day has ended, and the contract that they have to honour."""
+
+    origin: OriginSpec = Field(default=ObjectsOrigin(), description="where the rows come from")
+    start_date: date = Field(description="the first day that the source has")
+    delay_days: int = Field(
+        default=0, ge=0, description="how many days after its day a partition is known; labels are late"
+    )
+    key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
+    event_time: Name = Field(description="the timestamp column that places a row in its day")
+    columns: dict[Name, ColumnSpec] = Field(min_length=1)
+    new_columns: Literal["ignore", "adopt"] = Field(
+        default="ignore", description="what becomes of columns that are not declared"
+    )
+    unique_within_days: int = Field(default=1, ge=1, description="the newest days, the day included, that share no key")
+    segments: tuple[Name, ...] = Field(
+        default=(),
+        description="countries or the like: each lands in a folder of its own, is judged by itself, and their rows become "
+        "one table with the column `segment`",
+    )
+    references: dict[Name, ReferenceSpec] = Field(default_factory=dict, description="column -> where its values occur")
+    row_count: RowCountSpec = RowCountSpec()
+    policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
+
+    def policy(self, check: str) -> PolicySpec:
+        """The declared policy; otherwise stop, and warn for the row count."""
+        default = PolicySpec(on_failure="warn") if check == "row_count_is_normal" else PolicySpec()
+        return self.policies.get(check, default)  # type: ignore[call-overload]  # any other name has the default
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> "SourceSpec":
+        for name in (*self.key, self.event_time):
+            if name not in self.columns:
+                raise ValueError(f"column {name!r} is not among columns: {', '.join(self.columns)}")
+        if nullable := [name for name in self.key if self.columns[name].nullable]:
+            raise ValueError(f"key column {nullable[0]!r} may not be nullable")
+        if reserved := [name for name in RESERVED if name in self.columns]:
+            raise ValueError(f"no column may be called {reserved[0]!r}")
+        for name in self.references:
+            if name not in self.columns:
+                raise ValueError(f"references: column {name!r} is not among columns: {', '.join(self.columns)}")
+        if self.columns[self.event_time].type != "timestamp":
+            raise ValueError(f"event_time column {self.event_time!r} must have type timestamp")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_are_possible(self) -> "SourceSpec":
+        if self.segments and isinstance(self.origin, SqlOrigin):
+            raise ValueError("segments are folders of files; an sql origin has none")
+        if self.segments and SEGMENT in self.columns:
+            raise ValueError(f"column {SEGMENT!r} is what a source with segments gets by itself")
+        return self
+
+    @model_validator(mode="after")
+    def _policies_are_possible(self) -> "SourceSpec":
+        for check, policy in self.policies.items():
+            if policy.on_failure == "warn" and check in UNTYPED:
+                raise ValueError(f"policies.{check}: what has no typed rows cannot be written with a warning")
+            if policy.on_failure == "quarantine" and check in UNDISCARDABLE:
+                raise ValueError(f"policies.{check}: no single row is to blame; stop or warn")
+        return self

@@ -1,0 +1,33 @@
+"""What a model is trained on, and by whom."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ml_platform.core.spec.base import Name, Spec, TrainerName
+from ml_platform.core.spec.search import SearchSpec
+from ml_platform.core.tasks import Metric
+
+
+class LabelSpec(Spec):
+    source: Name
+    column: Name
+
+
+class TrainingSpec(Spec):
+    window_days: int = Field(default=28, ge=1, description="days of rows that the model is fitted on")
+    validation_days: int = Field(default=7, ge=1, description="days of rows, after the embargo, that it is judged on")
+    embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
+    cadence: Literal["daily", "weekly", "monthly"] = "weekly"
+    seed: int = Field(default=7, ge=0, lt=2**31)
+    select_by: Metric | None = Field(
+        default=None,
+        description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
+        "log_loss for several classes, rmse for regression",
+    )
+
+
+class CandidateSpec(Spec):
+    trainer: TrainerName = Field(description="a built-in trainer's name, or the import path of your own")
+    params: dict[str, Any] = Field(default_factory=dict)
+    search: SearchSpec | None = Field(default=None, description="params that are found by trials; see docs/training.md")

@@ -1,0 +1,180 @@
+"""Training in processes of its own: a job is written to the lake, launched, listened to, and its result is read.
+
+A launcher knows where processes run; what they print is the same everywhere (workloads/train.py): an epoch's figures or the
+outcome as a line of JSON, anything else is for people.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Protocol
+
+from ml_platform.core import errors, keys
+from ml_platform.core.errors import Interrupted, WorkloadError
+from ml_platform.core.spec import CandidateSpec
+from ml_platform.resources.lake import Lake
+from ml_platform.training import job as jobs
+from ml_platform.training.trainers import Context, Labelled, Trainer, trainer_named
+
+EX_TEMPFAIL = 75
+PARENT = "ML_PLATFORM_LAUNCHED_BY"  # process id without which the launched process has nothing to live for
+LAST_LINES = 5
+LAST_WAIT = 10.0  # seconds
+
+Hear = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The candidate at a position of the model file, and by how many processes its job is fitted."""
+
+    model: str
+    day: date
+    position: int
+    processes: int
+
+
+class Launcher(Protocol):
+    def run(self, training: Training, hear: Hear, interrupted: Callable[[], bool]) -> None:
+        """Run the job to its end; `hear` gets each line that is printed, as it is printed.
+
+        Once `interrupted` says yes, the processes are asked to stop. However this ends, none of them is left.
+
+        Raises:
+            Interrupted: if they ended because they were asked to.
+            WorkloadError: if they failed or died.
+        """
+        ...
+
+
+class LocalLauncher:
+    """torchrun on this machine: in a step's pod, its own cores and GPUs."""
+
+    def run(self, training: Training, hear: Hear, interrupted: Callable[[], bool]) -> None:
+        # The working directory may lie on the import path of this process only.
+        paths = os.pathsep.join(dict.fromkeys(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")])))
+        environment = {**os.environ, "PYTHONPATH": paths, PARENT: str(os.getpid())}
+        if training.processes > 1:
+            threads = max(1, len(os.sched_getaffinity(0)) // training.processes)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        with subprocess.Popen(
+            _command(training),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
+            try:
+                _listen(process, lambda line: (last.append(line), hear(line)), interrupted)
+            finally:
+                process.kill()  # its ranks go with it; the pipe closes when they are gone
+                with suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=LAST_WAIT)
+        if process.returncode == EX_TEMPFAIL:
+            raise Interrupted(
+                _subject(training), "was asked to stop", "run it again: it goes on from its last checkpoint"
+            )
+        if process.returncode:
+            problem = f"its processes ended with {process.returncode}: {' | '.join(last)}"
+            raise WorkloadError(_subject(training), problem, "it is tried again, from its last checkpoint")
+
+
+def fitting(
+    launcher: Launcher, lake: Lake, model: str, day: date, processes: int, log: Hear
+) -> Callable[[int, CandidateSpec, Labelled, Labelled, Context], Trainer]:
+    """How the candidate at a position is fitted: launched, where several processes can share the work, else right here.
+
+    `log` gets what launched processes print for people. Raises what `Trainer.fit` does, and WorkloadError if processes died.
+    """
+
+    def fit(
+        position: int, candidate: CandidateSpec, train: Labelled, validation: Labelled, context: Context
+    ) -> Trainer:
+        trainer = trainer_named(candidate.trainer)
+        if not processes or not getattr(trainer, "on_ranks", False):
+            return trainer.fit(candidate.params, train, validation, context)
+        job = jobs.Job.of(candidate.trainer, candidate.params, context)
+        lake.write_files(keys.training_job(model, position), day, jobs.to_files(job, train, validation), [])
+        heard = _Heard(context, log)
+        try:
+            launcher.run(Training(model, day, position, processes), heard.line, context.interrupted)
+        except (Interrupted, WorkloadError):
+            heard.raise_outcome()  # they said it better
+            raise
+        return trainer.load(lake.read_files(keys.trained(model, position), day))
+
+    return fit
+
+
+def clear_job(lake: Lake, model: str, day: date, position: int) -> None:
+    """Remove the job and its result, if there were any, once the result is kept elsewhere."""
+    for key in (keys.training_job(model, position), keys.trained(model, position)):
+        lake.remove(key, day)
+
+
+@dataclass
+class _Heard:
+    """What the processes of a fit have said."""
+
+    context: Context
+    log: Hear
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self, line: str) -> None:
+        said = _as_json(line)
+        if "outcome" in said:
+            if self.outcome.get("outcome") != "failed":  # others are stopped then, and say so
+                self.outcome = said
+        elif "epoch" in said:
+            self.context.on_epoch(said["epoch"], {name: value for name, value in said.items() if name != "epoch"})
+        else:
+            self.log(line)
+
+    def raise_outcome(self) -> None:
+        """Raise the error that ended the fit, as it was raised there, if one did."""
+        if "error" in self.outcome:
+            kind = getattr(errors, self.outcome["error"])
+            raise kind(self.outcome["subject"], self.outcome["problem"], self.outcome["next_step"])
+
+
+def _command(training: Training) -> list[str]:
+    workload = [sys.executable, "-m", "ml_platform.workloads.train", training.model, training.day.isoformat()]
+    return [*workload, "--candidate", str(training.position), "--processes", str(training.processes)]
+
+
+def _listen(process: subprocess.Popen[bytes], hear: Callable[[str], object], interrupted: Callable[[], bool]) -> None:
+    """Until the last process that holds the pipe is gone."""
+    assert process.stdout is not None, "it was started with a pipe"
+    asked, rest, pipe = False, b"", process.stdout.fileno()
+    while True:
+        if not asked and interrupted():
+            process.terminate()
+            asked = True
+        if not select.select([pipe], [], [], 0.2)[0]:
+            continue
+        content = os.read(pipe, 65_536)
+        *lines, rest = (rest + content).split(b"\n")
+        for line in lines if content else filter(None, [rest]):
+            hear(line.decode(errors="replace"))
+        if not content:
+            return
+
+
+def _as_json(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line) if line.startswith("{") else {}
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _subject(training: Training) -> str:
+    return keys.partition(keys.trained(training.model, training.position), training.day)

@@ -1,0 +1,134 @@
+"""The OpenAPI document: the server's own paths, and for every served model its typed request and answer."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ml_platform.registry.bundle import Bundle, InputSchema
+from ml_platform.serving.models import ServedModels
+from ml_platform.serving.requests import MAX_ROWS
+
+Schema = dict[str, Any]
+TYPES: dict[str, Schema] = {
+    "timestamp": {"type": "string", "format": "date-time"},
+    "bool": {"type": "boolean"},
+    "string": {"type": "string"},
+    "int64": {"type": "integer", "format": "int64", "minimum": 1 - 2**63, "maximum": 2**63 - 1},
+}
+NUMBER: Schema = {"type": "number"}
+ERRORS = {
+    401: "No API key, or a wrong one",
+    404: "The model is not served any more",
+    413: "The body is too large",
+    415: "The body is no JSON by its content type",
+    422: "The request is not what the model needs; `detail` names row and field",
+    503: "Features cannot be looked up",
+    504: "There was no answer in time",
+}
+
+
+def document(app: FastAPI, models: ServedModels, needs_key: bool) -> Schema:
+    """The document as of now: it changes when a model is swapped."""
+    found = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+    schemas = found.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Refusal"] = _object({"detail": {"type": "string"}}, ["detail"])
+    for name, serving in sorted(models.served.items()):
+        bundle = serving.champion.bundle
+        schemas |= _schemas(name, bundle)
+        for kind, request, response in (("predict", "Rows", "Scores"), ("invocations", "Invocation", "Predictions")):
+            found["paths"][f"/models/{name}/{kind}"] = {"post": _operation(name, kind, request, response)}
+    if needs_key:
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{"key": []}]
+    return found
+
+
+def _operation(name: str, kind: str, request: str, response: str) -> Schema:
+    return {
+        "operationId": f"{kind}_{name}",
+        "summary": f"{name}: {kind}",
+        "tags": [name],
+        "parameters": [
+            {
+                "name": "arm",
+                "in": "query",
+                "schema": {"enum": ["champion", "challenger"]},
+                "description": "Who shall answer",
+            }
+        ],
+        "requestBody": {"required": True, "content": _json(f"{name}.{request}")},
+        "responses": {
+            "200": {"description": "One score per row", "content": _json(f"{name}.{response}")},
+            **{str(code): {"description": why, "content": _json("Refusal")} for code, why in ERRORS.items()},
+        },
+    }
+
+
+def _schemas(name: str, bundle: Bundle) -> dict[str, Schema]:
+    schema = bundle.schema
+    full = _full_row(schema)
+    rows: Schema = {"rows": _list(full)}
+    if schema.views and not schema.rolling:
+        rows["entities"] = _list(_entity_row(schema))
+    score: Schema = {"multiclass_classification": {"type": "array", "items": NUMBER}}.get(bundle.spec.task, NUMBER)
+    if bundle.spec.task == "binary_classification":
+        score = {**NUMBER, "minimum": 0, "maximum": 1}
+    scores = {"type": "array", "items": score}
+    by = _object({"version": {"type": "string"}, "arm": {"enum": ["champion", "challenger"]}}, ["version", "arm"])
+    answered = {
+        "version": {"type": ["string", "null"], "description": "null if rows were answered by both"},
+        "arm": {"enum": ["champion", "challenger", None]},
+        "answered_by": {"type": "array", "items": by, "description": "by row, if rows were answered by both"},
+    }
+    as_of = {"type": ["object", "null"], "additionalProperties": {"type": "string", "format": "date-time"}}
+    return {
+        f"{name}.Rows": {"oneOf": [_object({key: value}, [key]) for key, value in rows.items()]},
+        f"{name}.Invocation": {
+            "oneOf": [_object({form: _list(full)}, [form]) for form in ("dataframe_records", "instances")]
+            + [_object({"dataframe_split": _split()}, ["dataframe_split"])]
+            + [_object({"inputs": {"type": ["object", "array"]}}, ["inputs"])]
+        },
+        f"{name}.Scores": _object(
+            {"model": {"const": name}, **answered, "scores": scores, "as_of": as_of},
+            ["model", "version", "arm", "scores", "as_of"],
+        ),
+        f"{name}.Predictions": _object({"predictions": scores, **answered}, ["predictions", "version", "arm"]),
+    }
+
+
+def _entity_row(schema: InputSchema) -> Schema:
+    ids = {view.entity: _or_null(TYPES["string" if view.entity_type == "string" else "int64"]) for view in schema.views}
+    return _object({**ids, **_request(schema)}, [*{**ids, **schema.request}])
+
+
+def _full_row(schema: InputSchema) -> Schema:
+    features = {name: {**_or_null(NUMBER), "default": default} for name, default in schema.features.items()}
+    properties = {**{name: {} for name in schema.entities}, **features, **_request(schema)}
+    return _object(properties, [*{**schema.features, **schema.request}])
+
+
+def _request(schema: InputSchema) -> dict[str, Schema]:
+    # An integer column is a number to the model, whatever it was in the source.
+    return {name: TYPES.get(type_, NUMBER) if type_ != "int64" else NUMBER for name, type_ in schema.request.items()}
+
+
+def _split() -> Schema:
+    properties = {"columns": {"type": "array", "items": {"type": "string"}}, "data": {"type": "array"}, "index": {}}
+    return _object(properties, ["columns", "data"])
+
+
+def _object(properties: dict[str, Schema], required: list[str]) -> Schema:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": MAX_ROWS}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _json(name: str) -> Schema:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
