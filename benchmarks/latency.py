@@ -23,7 +23,7 @@ def latency() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         ports = {name: free_port() for name in ("s3_port", "mlflow_port", "dagster_port", "model_server_port")}
         settings = load_settings().model_copy(update={"home": Path(folder), **ports})
-        catalog_start = demo.load_catalog().sources["transactions"].start_date
+        catalog_start = demo.catalog_at(settings).sources["transactions"].start_date
         files = simulated(61, 2_000, catalog_start, 7, timedelta(days=7))
         last = max(day for _, day, _ in files)
         early, late = ([f for f in files if (f[1] == last) is is_last] for is_last in (False, True))

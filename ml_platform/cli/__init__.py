@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ml_platform.cli import backfill, feast, migrate, models, quarantine, reproduce, retention
-from ml_platform.core.catalog import load_catalog
+from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings, load_settings
 
@@ -83,7 +83,7 @@ def daily_files(
     """The files to land: from a folder, or simulated."""
     from ml_platform.local import producer
 
-    catalog = load_catalog(first_day=settings.first_day)
+    catalog = catalog_at(settings)
     delay = timedelta(days=catalog.sources["fraud_labels"].delay_days)
     if folder:
         return producer.from_folder(folder, first, last, delay)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ml_platform.core.catalog import load_catalog
+from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import SettingsError
 from ml_platform.core.settings import load_settings
 from ml_platform.features import feast_repo
@@ -15,7 +15,7 @@ from ml_platform.features import feast_repo
 def feast(folder: Annotated[Path, typer.Argument(help="where to write feature_store.yaml and features.py")]) -> None:
     """Write a folder in which `feast apply`, `feast ui` and Feast's Python client work."""
     settings = load_settings()
-    catalog = load_catalog(first_day=settings.first_day)
+    catalog = catalog_at(settings)
     try:
         files = feast_repo.repository(catalog, settings)
     except ImportError as error:

@@ -1,6 +1,6 @@
 """What commands about the lake start from."""
 
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.resources.lake import Lake
 
@@ -8,4 +8,4 @@ from ml_platform.resources.lake import Lake
 def world() -> tuple[Settings, Catalog, Lake]:
     """The settings, and the catalog and the lake that they name."""
     settings = load_settings()
-    return settings, load_catalog(first_day=settings.first_day), Lake.at(settings)
+    return settings, catalog_at(settings), Lake.at(settings)

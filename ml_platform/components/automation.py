@@ -7,13 +7,14 @@ import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
+from ml_platform.components.execution import training_run_config
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
 from ml_platform.components.rollout import rollout_progress_sensor
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.errors import LandingError
-from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec, seconds
+from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
 from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
 from ml_platform.data.landing import Page, lateness
 from ml_platform.monitoring.retrain import Train
@@ -26,7 +27,6 @@ PARTITION = "dagster/partition"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 OVERLAP = timedelta(seconds=15)  # a run's end is written a moment after it
 MENTIONED = 5  # misnamed objects that a tick's log mentions
-MAX_RUNTIME = "dagster/max_runtime"
 
 
 class Automation(SpecComponent):
@@ -208,14 +208,12 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
     if not isinstance(decision, Train):
         return decision.reason
     day = decision.training_date
-    tags = {"ml_platform/reason": decision.reason}
-    if spec.resources.timeout:
-        tags[MAX_RUNTIME] = str(seconds(spec.resources.timeout))
     # A failed training is not asked for again until its inputs change; one whose inputs change back is.
     before = lake.manifest(keys.training_set(spec.name), day)
     return dg.RunRequest(
         run_key=f"{spec.name}:{day}:{decision.inputs}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
         asset_selection=model_assets(spec),
-        tags=tags,
+        tags={"ml_platform/reason": decision.reason},
+        run_config=training_run_config(spec),
     )

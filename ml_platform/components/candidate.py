@@ -19,8 +19,10 @@ from ml_platform.components.graph import (
     mistakes_are_final,
     model_attributes,
     png_metadata,
+    pod,
     training_date_of,
 )
+from ml_platform.components.launching import BYTES, launcher_of, sized
 from ml_platform.components.progress import Progress
 from ml_platform.components.stopping import within_limits
 from ml_platform.components.tracking import Tracking, log_files
@@ -36,9 +38,9 @@ from ml_platform.registry.candidate import Trained, train_candidate
 from ml_platform.registry.leaderboard import Entry, labels_of
 from ml_platform.resources.assembly import assembled
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.cluster import pod_config
+from ml_platform.resources.cluster import training_config
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.launcher import LocalLauncher, clear_job, fitting
+from ml_platform.resources.launcher import clear_job, fitting
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
 from ml_platform.resources.trials import with_winners
 from ml_platform.training.curves import learning_curves
@@ -88,6 +90,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
             ),
         ],
         retry_policy=RETRIES,
+        **pod(spec.batch_resources, catalog),
         description=f"Rows, labels and point-in-time features that {spec.name} is trained and judged on, as of the partition's date.",
         **common,
     )
@@ -130,7 +133,7 @@ def make_training_set(
         subject = keys.partition(keys.training_set(spec.name), training_date)
         raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
     described = json.dumps(describe(spec, delay, training_date, views, table))
-    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), DESCRIBED: described, **runs}
+    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), DESCRIBED: described, BYTES: str(table.nbytes), **runs}
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
     binary = spec.task == "binary_classification"
     positives = {"positives": int(columns_of(table.select([LABEL]))[LABEL].sum())} if binary else {}
@@ -140,6 +143,8 @@ def make_training_set(
             **positives,
             "train": f"{used.train[0]} to {used.train[1]}",
             "validation": f"{used.validation[0]} to {used.validation[1]}",
+            "bytes": table.nbytes,
+            **sized(spec, manifest)[1],
             "input_partitions": len(inputs),
             "content_hash": manifest.content_hash,
         },
@@ -157,7 +162,7 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(keys.candidate(spec.name)),
         deps=[dependency(keys.training_set(spec.name)), *searched],
-        op_tags={"dagster-k8s/config": pod_config(spec.resources)},
+        op_tags={"dagster-k8s/config": training_config(spec.resources, catalog.cluster)},
         **limits(spec.resources),
         description=f"{trainers}, as a bundle: model, fitted transforms, schema, manifest, model card.",
         **model_attributes(spec, catalog, "candidate", *kinds[:3]),  # Dagster takes three at most
@@ -172,7 +177,9 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             found = with_winners(spec, lake, day)
             mlflow.log_params({"training_date": day, **tracked_params(found)})
             progress, run_id = Progress(context, mlflow), mlflow.active_run().info.run_id
-            fit = fitting(LocalLauncher(), lake, spec.name, day, spec.resources.launched_processes, context.log.info)
+            resources, said = sized(spec, lake.require(keys.training_set(spec.name), day))
+            context.add_asset_metadata(said)
+            fit = fitting(launcher_of(context, catalog, resources), lake, spec.name, day, context.log.info)
             result, trained = train(found, catalog, day, lake, run_id, progress, stop.asked, fit)
             leaderboard = trained.leaderboard
             for entry in leaderboard:

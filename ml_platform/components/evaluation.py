@@ -14,6 +14,7 @@ from ml_platform.components.graph import (
     markdown_table,
     model_attributes,
     png_metadata,
+    pod,
     training_date_of,
 )
 from ml_platform.components.tracking import Tracking, log_files
@@ -58,6 +59,7 @@ def evaluation_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             for gate in spec.gates
         ],
         retry_policy=RETRIES,
+        **pod(spec.batch_resources, catalog),
         description="What the candidate, and the champion on the same rows, are worth. The gates are its checks.",
         **common,
     )

@@ -22,6 +22,7 @@ from ml_platform.components.graph import (
     make_days,
     markdown_table,
     png_metadata,
+    pod,
     read_catalog,
 )
 from ml_platform.core import keys
@@ -92,6 +93,7 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
         automation_condition=FOLLOWS_INPUTS if is_followed(view, catalog) else None,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
+        **pod(view.resources, catalog),
         group_name="features",
         kinds={"ibis"},
         tags={"stage": "features"},
@@ -104,7 +106,7 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
         last = days_of(context)[-1]  # a plot of each day of a long range would take longer than the days
         yield from make_days(context, key, lambda day: compute_day(view, day, catalog, lake, engine, plot=day == last))
 
-    return feature_view
+    return feature_view  # type: ignore[return-value]  # the overload is lost behind **pod
 
 
 def is_followed(view: FeatureViewSpec, catalog: Catalog) -> bool:

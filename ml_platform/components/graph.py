@@ -14,11 +14,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.data_version import DATA_VERSION_TAG, extract_data_version_from_entry
 from pydantic import BaseModel
 
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
-from ml_platform.core.spec import ModelSpec, ResourcesSpec, seconds
-from ml_platform.resources.cluster import pool
+from ml_platform.core.spec import ModelSpec, PodSpec, ResourcesSpec, seconds
+from ml_platform.resources.cluster import pod_config, pool
 from ml_platform.resources.lake import Manifest
 
 TOO_MANY_ERRORS = 3  # days of one step; then it is not about the days
@@ -59,7 +59,7 @@ class SpecComponent(dg.Component):
 
 def read_catalog() -> Catalog:
     """All specs of the code location, read once."""
-    return load_catalog(first_day=load_settings().first_day)
+    return catalog_at(load_settings())
 
 
 def asset_key(key: str) -> dg.AssetKey:
@@ -116,11 +116,16 @@ def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str)
     }
 
 
+def pod(resources: PodSpec | None, catalog: Catalog) -> dict[str, Any]:
+    """The pod of a step that does not train: arguments of `@dg.asset`."""
+    return {"op_tags": {"dagster-k8s/config": pod_config(resources, catalog.cluster)}} if resources else {}
+
+
 def limits(resources: ResourcesSpec) -> dict[str, Any]:
     """How many such steps run at once, and how often one is tried: arguments of `@dg.asset` and `@dg.op`."""
     retries = dg.RetryPolicy(
-        max_retries=resources.retries.max,
-        delay=seconds(resources.retries.delay),
+        max_retries=resources.retried.max,
+        delay=seconds(resources.retried.delay),
         backoff=dg.Backoff.EXPONENTIAL,
         jitter=dg.Jitter.PLUS_MINUS,
     )

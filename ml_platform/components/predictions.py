@@ -17,6 +17,7 @@ from ml_platform.components.graph import (
     dependency,
     make_days,
     model_attributes,
+    pod,
 )
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
@@ -70,6 +71,7 @@ def predictions_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
+        **pod(spec.batch_resources, catalog),
     )
     def predictions(
         context: dg.AssetExecutionContext,

@@ -23,6 +23,7 @@ from ml_platform.components.graph import (
     dependency,
     make_days,
     markdown_table,
+    pod,
     read_catalog,
 )
 from ml_platform.core import keys
@@ -67,7 +68,7 @@ def landed_asset(spec: SourceSpec) -> dg.AssetSpec:
     )
 
 
-def raw_attributes(spec: SourceSpec, checks: Iterable[str]) -> dict[str, Any]:
+def raw_attributes(spec: SourceSpec, catalog: Catalog, checks: Iterable[str]) -> dict[str, Any]:
     """What all assets of raw rows have in common."""
     partitions, key = daily(spec.start_date), asset_key(keys.raw(spec.name))
     return {
@@ -81,6 +82,7 @@ def raw_attributes(spec: SourceSpec, checks: Iterable[str]) -> dict[str, Any]:
         "group_name": spec.name.split("/")[0],
         "tags": {"stage": "raw"},
         "owners": list(spec.owners),
+        **pod(spec.resources, catalog),
     }
 
 
@@ -90,7 +92,7 @@ def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=asset_key(key),
-        **raw_attributes(spec, Rules(spec).checks),
+        **raw_attributes(spec, catalog, Rules(spec).checks),
         deps=[
             dependency(keys.landed(spec.name)),
             *(dependency(keys.raw(other), days_back(days - 1, 0)) for other, days in references.items()),
@@ -140,7 +142,7 @@ def united_asset(source: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=asset_key(key),
-        **raw_attributes(source, [UNIQUE]),
+        **raw_attributes(source, catalog, [UNIQUE]),
         deps=[dependency(keys.raw(feed.name)) for feed in catalog.feeds_of(source)],
         automation_condition=FOLLOWS_INPUTS,
         kinds={"parquet"},

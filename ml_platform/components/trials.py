@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from ml_platform.components.graph import (
     model_attributes,
     png_metadata,
 )
+from ml_platform.components.launching import launcher_of, sized
 from ml_platform.components.resources import Tracking
 from ml_platform.components.stopping import preemptions, within_limits
 from ml_platform.core import keys
@@ -29,8 +31,9 @@ from ml_platform.core.spec import ModelSpec
 from ml_platform.registry.candidate import Prepared, prepare
 from ml_platform.registry.trial import fit_trial
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.cluster import pod_config
+from ml_platform.resources.cluster import training_config
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.launcher import clear_job, fitting
 from ml_platform.resources.stopping import Stop
 from ml_platform.resources.trials import LakeTrials, conclude, fingerprint
 from ml_platform.training.training_set import LABEL, SPLIT, search_part, split_columns
@@ -61,7 +64,7 @@ def trials_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         name=f"{spec.name}__trial",
         ins={"start": dg.In(dg.Nothing)},
         out=dg.Out(dg.Nothing),
-        tags={"dagster-k8s/config": json.dumps(pod_config(spec.resources)), PARALLEL: spec.name},
+        tags={"dagster-k8s/config": json.dumps(training_config(spec.resources, catalog.cluster)), PARALLEL: spec.name},
         **limits(spec.resources),
         description="Fits and scores one point. One that fails is noted, and does not stop the others.",
     )
@@ -132,7 +135,7 @@ def run_trial(
     if before and before.done:
         context.log.info(f"{name} was {before.status} in run {before.run}: reused")
         return before
-    last_try = context.retry_number - preemptions(context) >= spec.resources.retries.max
+    last_try = context.retry_number - preemptions(context) >= spec.resources.retried.max
     if last_try and before and before.run == context.run_id and before.status == "running" and not before.error:
         died = f"its process died in try {context.retry_number}; out of memory? see `resources`"
         kept.write(lost := before.model_copy(update={"status": "failed", "error": died}))
@@ -141,7 +144,9 @@ def run_trial(
     rows = prepared_for_search(spec, catalog, day, lake)
     point = before.params if before else propose(candidate.search, spec.training.seed, number, list(others.values()))
     record = Record(trial=name, params=point, run=context.run_id, tracking_run=before.tracking_run if before else "")
-    checkpoints = LakeCheckpoints(lake, keys.trial_checkpoint(spec.name, name), day)
+    checkpoints = LakeCheckpoints(lake, keys.checkpoint(spec.name, name), day)
+    resources, _ = sized(spec, lake.require(keys.training_set(spec.name), day))
+    fit = fitting(launcher_of(context, catalog, resources), lake, spec.name, day, context.log.info)
 
     def read_others() -> list[Record]:
         return [one for one in kept.records().values() if one.trial != name]
@@ -151,7 +156,9 @@ def run_trial(
             record = record.model_copy(update={"tracking_run": nested.id})
             kept.write(record)  # so that the next try has the same point, and the others know of it
             context.log.info(f"{name}: {json.dumps(point)}")
-            after, problem = fit_trial(spec, candidate, record, rows, read_others, nested.log, checkpoints, stop.asked)
+            after, problem = fit_trial(
+                spec, candidate, record, rows, read_others, nested.log, checkpoints, stop.asked, partial(fit, name)
+            )
             if problem and not isinstance(problem, MISTAKES) and not last_try:
                 raise problem
             nested.end(after)
@@ -164,6 +171,7 @@ def run_trial(
         raise
     kept.write(after)
     checkpoints.clear()
+    clear_job(lake, spec.name, day, name)
     return after
 
 

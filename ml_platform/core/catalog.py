@@ -5,7 +5,7 @@ line and the nearest valid name before Dagster sees the file.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -15,15 +15,18 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ml_platform.core.errors import SpecError
+from ml_platform.core.errors import SettingsError, SpecError
 from ml_platform.core.mistakes import Location, first_mistake, nearest
+from ml_platform.core.settings import Settings
 from ml_platform.core.spec import (
     SEGMENT,
     AutomationSpec,
+    ClusterSpec,
     ColumnSpec,
     FeatureViewSpec,
     ModelSpec,
     OnlineStoreSpec,
+    PodSpec,
     SourceSpec,
 )
 from ml_platform.core.spec.trainers import PARAMS, check_trainer
@@ -34,7 +37,9 @@ SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.OnlineStore": OnlineStoreSpec,
     "ml_platform.components.Model": ModelSpec,
     "ml_platform.components.Automation": AutomationSpec,
+    "ml_platform.components.Cluster": ClusterSpec,
 }
+PODS = ("resources", "batch_resources")  # fields of specs
 DEFS = Path(__file__).parent.parent / "defs"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
@@ -47,6 +52,7 @@ class Catalog:
     sources: dict[str, SourceSpec]
     views: dict[str, FeatureViewSpec]
     models: dict[str, ModelSpec]
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
 
     @cached_property
     def feeds(self) -> dict[str, SourceSpec]:
@@ -90,12 +96,18 @@ class Catalog:
         return min(source.start_date + timedelta(days=source.delay_days + 1) for source in inputs)
 
 
+def catalog_at(settings: Settings) -> Catalog:
+    """All specs of this installation, read once."""
+    return load_catalog(first_day=settings.first_day, cluster=settings.cluster)
+
+
 @lru_cache(maxsize=8)
-def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
-    """All specs below `folder`.
+def load_catalog(folder: Path = DEFS, first_day: date | None = None, cluster: str = "") -> Catalog:
+    """All specs below `folder`; `cluster`, as YAML, is what is different on this cluster.
 
     Raises:
         SpecError: with file, line and the nearest valid name, for the first mistake found.
+        SettingsError: if `cluster` says what it may not.
     """
     found: list[tuple[Path, BaseModel]] = [
         (path, spec) for path in sorted(folder.rglob("defs.yaml")) for spec in _read(path)
@@ -104,11 +116,68 @@ def load_catalog(folder: Path = DEFS, first_day: date | None = None) -> Catalog:
     if first_day is not None:
         sources = {name: spec.model_copy(update={"start_date": first_day}) for name, spec in sources.items()}
     sources = {name: _with_segment(spec) for name, spec in sources.items()}
-    catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec))
+    here = _cluster(found, cluster)
+    catalog = Catalog(sources, _by_name(found, FeatureViewSpec), _by_name(found, ModelSpec), here)
     for path, spec in found:
         _check_references(_File(path), spec, catalog)
     _check_for_circles(found, catalog)
-    return catalog
+    return _with_pods(found, catalog)
+
+
+def _with_pods(found: list[tuple[Path, BaseModel]], catalog: Catalog) -> Catalog:
+    """The catalog with what the cluster's profiles say in place of their names."""
+    parts: dict[type[BaseModel], dict[str, Any]] = {
+        SourceSpec: dict(catalog.sources), FeatureViewSpec: dict(catalog.views), ModelSpec: dict(catalog.models)
+    }  # fmt: skip
+    for path, spec in found:
+        if (part := parts.get(type(spec))) is not None:
+            name = spec.name  # type: ignore[attr-defined]  # the three have one
+            part[name] = part[name].model_copy(update=_pods_of(_File(path), spec, catalog.cluster))
+    return Catalog(*parts.values(), catalog.cluster)  # type: ignore[arg-type]  # in the order of the fields
+
+
+def _cluster(found: list[tuple[Path, BaseModel]], differences: str) -> ClusterSpec:
+    """The cluster of the files, with what is said in place of that; a profile is said anew as a whole."""
+    declared = [(path, spec) for path, spec in found if isinstance(spec, ClusterSpec)]
+    if len(declared) > 1:
+        raise SpecError(str(declared[1][0]), f"there is a Cluster already in {declared[0][0]}", "keep one of them")
+    cluster = declared[0][1] if declared else ClusterSpec()
+    if not differences:
+        return cluster
+    try:
+        given = yaml.load(differences, Loader=_Loader)
+        if not isinstance(given, dict):
+            raise SettingsError(
+                "ML_PLATFORM_CLUSTER", "is no mapping", "give fields of Cluster, such as {profiles: ...}"
+            )
+        own = ClusterSpec.model_validate(given)
+    except yaml.YAMLError as error:
+        problem = f"is not valid YAML: {getattr(error, 'problem', error)}"
+        raise SettingsError("ML_PLATFORM_CLUSTER", problem, "mend it") from error
+    except ValidationError as error:
+        mistake = first_mistake(ClusterSpec, error)
+        raise SettingsError("ML_PLATFORM_CLUSTER", mistake.problem, mistake.next_step) from error
+    changed = {name: getattr(own, name) for name in own.model_fields_set}
+    return cluster.model_copy(update={**changed, "profiles": {**cluster.profiles, **own.profiles}})
+
+
+def _pods_of(file: "_File", spec: BaseModel, cluster: ClusterSpec) -> dict[str, PodSpec]:
+    """A spec's pods by field, with what their profiles say in place of the profiles' names."""
+    pods = {}
+    for field in PODS:
+        pod: PodSpec | None = getattr(spec, field, None)
+        if pod is None:
+            continue
+        sizes = {f"{field}.sizes.{place}": size for place, size in enumerate(getattr(pod, "sizes", ()))}
+        for where, one in {field: pod, **sizes}.items():
+            for place, profile in enumerate(one.profiles):
+                file.known(profile, cluster.profiles, "profile of the cluster", f"{where}.profiles.{place}")
+        try:
+            pods[field] = pod.resolved(cluster.profiles)
+        except ValidationError as error:
+            mistake = first_mistake(type(pod), error, (field,))
+            file.refuse(field, f"with its profiles and sizes: {mistake.problem}", mistake.next_step)
+    return pods
 
 
 def _with_segment(source: SourceSpec) -> SourceSpec:

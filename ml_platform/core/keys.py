@@ -56,24 +56,22 @@ def candidate(model: str) -> str:
     return f"{model}/candidate"
 
 
-def training_job(model: str, position: int) -> str:
-    """What a training process of its own is to fit: the candidate at this position of the model file."""
-    return f"{model}/training_job_{position}"
+# A fit is of the candidate at a position of the model file, or of a trial, by its name.
 
 
-def trained(model: str, position: int) -> str:
-    """What such a process fitted: the trainer's files."""
-    return f"{model}/trained_{position}"
+def training_job(model: str, fit: int | str) -> str:
+    """What training processes of their own are to fit."""
+    return f"{model}/training_job_{fit}"
 
 
-def checkpoint(model: str, position: int) -> str:
-    """How far such a fit is."""
-    return f"{model}/checkpoint_{position}"
+def trained(model: str, fit: int | str) -> str:
+    """What such processes fitted: the trainer's files."""
+    return f"{model}/trained_{fit}"
 
 
-def trial_checkpoint(model: str, trial: str) -> str:
-    """How far the fit of a trial is."""
-    return f"{model}/checkpoint_{trial}"
+def checkpoint(model: str, fit: int | str) -> str:
+    """How far a fit is."""
+    return f"{model}/checkpoint_{fit}"
 
 
 def evaluation(model: str) -> str:

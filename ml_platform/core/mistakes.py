@@ -55,6 +55,8 @@ def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
             node = node["properties"][part]
         elif "patternProperties" in node:
             node = next(iter(node["patternProperties"].values()))
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
         elif "items" in node:
             node = node["items"]
         elif "prefixItems" in node:

@@ -55,6 +55,10 @@ class Settings(BaseSettings):
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"
     )
+    cluster: str = Field(
+        default="",
+        description="fields of the Cluster component that are different here, as YAML: {profiles: {gpu-training: {cpu: 500m}}}",
+    )
     engine: str = Field(
         default="duckdb",
         pattern=r"^(duckdb|local(\[.+\])?|spark://.+|k8s://.+|yarn)$",

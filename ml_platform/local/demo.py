@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.days import ONE_DAY
 from ml_platform.core.errors import PlatformError, StackError
 from ml_platform.core.settings import Settings
@@ -76,7 +76,7 @@ class World:
 
     @classmethod
     def at(cls, settings: Settings) -> "World":
-        catalog = load_catalog(first_day=settings.first_day)
+        catalog = catalog_at(settings)
         return cls(
             settings,
             catalog,

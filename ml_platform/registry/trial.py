@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ml_platform.core.spec import CandidateSpec, ModelSpec
 from ml_platform.core.tasks import LOWER_IS_BETTER
 from ml_platform.registry.candidate import Prepared
-from ml_platform.registry.leaderboard import attempt
+from ml_platform.registry.leaderboard import Fit, attempt, fit_here
 from ml_platform.training.trainers import Checkpoints, OnEpoch
 from ml_platform.training.trials import Pruned, Pruning, Record
 
@@ -24,8 +24,9 @@ def fit_trial(
     on_epoch: OnEpoch,
     checkpoints: Checkpoints | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    fit: Fit = fit_here,
 ) -> tuple[Record, Exception | None]:
-    """Fit and measure the point of a running trial; returns what became of it, and its error if it failed.
+    """Fit (by `fit`) and measure the point of a running trial; returns what became of it, and its error if it failed.
 
     Raises:
         Interrupted: if the process was asked to stop; the trial goes on from its checkpoint.
@@ -38,7 +39,8 @@ def fit_trial(
         pruning.hear(epoch, figures)
 
     context = rows.context(spec, heard, checkpoints, interrupted)
-    tried = attempt(record.trial, tuned(candidate, record.params), spec.select_by, rows.train, rows.validation, context)
+    tuned_candidate = tuned(candidate, record.params)
+    tried = attempt(record.trial, tuned_candidate, spec.select_by, rows.train, rows.validation, context, fit)
     entry = tried.entry
     record = record.model_copy(update={"losses": pruning.losses, "seconds": entry.seconds, "error": ""})
     if isinstance(tried.problem, Pruned):

@@ -27,21 +27,39 @@ EX_TEMPFAIL = 75
 PARENT = "ML_PLATFORM_LAUNCHED_BY"  # process id without which the launched process has nothing to live for
 LAST_LINES = 5
 LAST_WAIT = 10.0  # seconds
+AGAIN = "run it again: it goes on from its last checkpoint"
 
 Hear = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Training:
-    """The candidate at a position of the model file, and by how many processes its job is fitted."""
+    """A job in the lake: of the candidate at a position of the model file, or of a trial.
+
+    `on_ranks` says whether several processes can fit it together; `content` is the digest of the job.
+    """
 
     model: str
     day: date
-    position: int
-    processes: int
+    fit: int | str
+    on_ranks: bool
+    content: str = ""
+
+    @property
+    def subject(self) -> str:
+        return keys.partition(keys.trained(self.model, self.fit), self.day)
+
+    def command(self, *options: object) -> list[str]:
+        """The arguments of Python by which a process fits it."""
+        workload = ["-m", "ml_platform.workloads.train", self.model, self.day.isoformat(), "--fit", str(self.fit)]
+        return [*workload, *map(str, options)]
 
 
 class Launcher(Protocol):
+    def takes(self, on_ranks: bool) -> bool:
+        """Whether it launches trainings that several processes can fit together, or those that one fits."""
+        ...
+
     def run(self, training: Training, hear: Hear, interrupted: Callable[[], bool]) -> None:
         """Run the job to its end; `hear` gets each line that is printed, as it is printed.
 
@@ -57,16 +75,22 @@ class Launcher(Protocol):
 class LocalLauncher:
     """torchrun on this machine: in a step's pod, its own cores and GPUs."""
 
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+
+    def takes(self, on_ranks: bool) -> bool:
+        return on_ranks and self.processes > 0
+
     def run(self, training: Training, hear: Hear, interrupted: Callable[[], bool]) -> None:
         # The working directory may lie on the import path of this process only.
         paths = os.pathsep.join(dict.fromkeys(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")])))
         environment = {**os.environ, "PYTHONPATH": paths, PARENT: str(os.getpid())}
-        if training.processes > 1:
-            threads = max(1, len(os.sched_getaffinity(0)) // training.processes)
+        if self.processes > 1:
+            threads = max(1, len(os.sched_getaffinity(0)) // self.processes)
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         last: deque[str] = deque(maxlen=LAST_LINES)
         with subprocess.Popen(
-            _command(training),
+            [sys.executable, *training.command("--processes", self.processes)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -79,44 +103,44 @@ class LocalLauncher:
                 with suppress(subprocess.TimeoutExpired):
                     process.communicate(timeout=LAST_WAIT)
         if process.returncode == EX_TEMPFAIL:
-            raise Interrupted(
-                _subject(training), "was asked to stop", "run it again: it goes on from its last checkpoint"
-            )
+            raise Interrupted(training.subject, "was asked to stop", AGAIN)
         if process.returncode:
             problem = f"its processes ended with {process.returncode}: {' | '.join(last)}"
-            raise WorkloadError(_subject(training), problem, "it is tried again, from its last checkpoint")
+            raise WorkloadError(training.subject, problem, "it is tried again, from its last checkpoint")
 
 
 def fitting(
-    launcher: Launcher, lake: Lake, model: str, day: date, processes: int, log: Hear
-) -> Callable[[int, CandidateSpec, Labelled, Labelled, Context], Trainer]:
-    """How the candidate at a position is fitted: launched, where several processes can share the work, else right here.
+    launcher: Launcher, lake: Lake, model: str, day: date, log: Hear
+) -> Callable[[int | str, CandidateSpec, Labelled, Labelled, Context], Trainer]:
+    """How a candidate or trial is fitted: launched, if the launcher takes it, else right here.
 
     `log` gets what launched processes print for people. Raises what `Trainer.fit` does, and WorkloadError if processes died.
     """
 
     def fit(
-        position: int, candidate: CandidateSpec, train: Labelled, validation: Labelled, context: Context
+        name: int | str, candidate: CandidateSpec, train: Labelled, validation: Labelled, context: Context
     ) -> Trainer:
         trainer = trainer_named(candidate.trainer)
-        if not processes or not getattr(trainer, "on_ranks", False):
+        on_ranks = bool(getattr(trainer, "on_ranks", False))
+        if not launcher.takes(on_ranks):
             return trainer.fit(candidate.params, train, validation, context)
-        job = jobs.Job.of(candidate.trainer, candidate.params, context)
-        lake.write_files(keys.training_job(model, position), day, jobs.to_files(job, train, validation), [])
+        job = jobs.to_files(jobs.Job.of(candidate.trainer, candidate.params, context), train, validation)
+        ordered = lake.write_files(keys.training_job(model, name), day, job, [])
+        training = Training(model, day, name, on_ranks, ordered.content_hash)
         heard = _Heard(context, log)
         try:
-            launcher.run(Training(model, day, position, processes), heard.line, context.interrupted)
+            launcher.run(training, heard.line, context.interrupted)
         except (Interrupted, WorkloadError):
             heard.raise_outcome()  # they said it better
             raise
-        return trainer.load(lake.read_files(keys.trained(model, position), day))
+        return trainer.load(lake.read_files(keys.trained(model, name), day))
 
     return fit
 
 
-def clear_job(lake: Lake, model: str, day: date, position: int) -> None:
+def clear_job(lake: Lake, model: str, day: date, fit: int | str) -> None:
     """Remove the job and its result, if there were any, once the result is kept elsewhere."""
-    for key in (keys.training_job(model, position), keys.trained(model, position)):
+    for key in (keys.training_job(model, fit), keys.trained(model, fit)):
         lake.remove(key, day)
 
 
@@ -145,11 +169,6 @@ class _Heard:
             raise kind(self.outcome["subject"], self.outcome["problem"], self.outcome["next_step"])
 
 
-def _command(training: Training) -> list[str]:
-    workload = [sys.executable, "-m", "ml_platform.workloads.train", training.model, training.day.isoformat()]
-    return [*workload, "--candidate", str(training.position), "--processes", str(training.processes)]
-
-
 def _listen(process: subprocess.Popen[bytes], hear: Callable[[str], object], interrupted: Callable[[], bool]) -> None:
     """Until the last process that holds the pipe is gone."""
     assert process.stdout is not None, "it was started with a pipe"
@@ -174,7 +193,3 @@ def _as_json(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _subject(training: Training) -> str:
-    return keys.partition(keys.trained(training.model, training.position), training.day)

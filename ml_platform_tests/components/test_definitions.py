@@ -12,6 +12,8 @@ import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster_k8s.job import get_user_defined_k8s_config
 
+from ml_platform.components.execution import executor
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
 from ml_platform.data.contract import CHECKS
 from ml_platform.definitions import defs
@@ -143,12 +145,10 @@ def test_training_step_carries_its_resources_wherever_it_is_started_from() -> No
     assert op.retry_policy == dg.RetryPolicy(3, 2, dg.Backoff.EXPONENTIAL, dg.Jitter.PLUS_MINUS)
 
 
-def test_k8s_executor_is_chosen_by_the_environment() -> None:
-    from ml_platform.defs.resources import executor
-
-    assert executor(Settings(executor="k8s"), []).name == "k8s"
-    assert executor(Settings(executor="in_process"), []).name == "in_process"
-    assert executor(Settings(), []).name == "multiprocess"
+def test_k8s_executor_is_chosen_by_the_environment(catalog: Catalog) -> None:
+    assert executor(Settings(executor="k8s"), catalog).name == "k8s"
+    assert executor(Settings(executor="in_process"), catalog).name == "in_process"
+    assert executor(Settings(), catalog).name == "multiprocess"
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 
 def fit(lake: Lake, processes: int, params: dict = PARAMS, trainer: str = "mlp", **context: object) -> Trainer:
-    how = fitting(LocalLauncher(), lake, "m", DAY, processes, print)
+    how = fitting(LocalLauncher(processes), lake, "m", DAY, print)
     whole = Context("binary_classification", 2, 5, **context)  # type: ignore[arg-type]
     return how(1, CandidateSpec(trainer=trainer, params=params), TRAIN, HELD_OUT, whole)
 

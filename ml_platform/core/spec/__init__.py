@@ -2,10 +2,11 @@
 
 from ml_platform.core.spec.automation import AutomationSpec
 from ml_platform.core.spec.base import bytes_of, duration, seconds
+from ml_platform.core.spec.cluster import ClusterSpec
 from ml_platform.core.spec.feature_view import FeatureSpec, FeatureViewSpec, OnlineStoreSpec, ViewInputSpec
 from ml_platform.core.spec.gates import GateSpec
 from ml_platform.core.spec.model import ModelSpec
-from ml_platform.core.spec.resources import ResourcesSpec, RetriesSpec
+from ml_platform.core.spec.resources import PodSpec, ResourcesSpec, RetriesSpec
 from ml_platform.core.spec.rollout import AbortSpec, MetricLimitSpec, RolloutSpec, Stage
 from ml_platform.core.spec.search import RangeSpec, SearchSpec
 from ml_platform.core.spec.source import (
@@ -34,6 +35,7 @@ __all__ = [
     "AbortSpec",
     "AutomationSpec",
     "CandidateSpec",
+    "ClusterSpec",
     "ColumnSpec",
     "FeatureSpec",
     "FeatureViewSpec",
@@ -43,6 +45,7 @@ __all__ = [
     "ObjectsOrigin",
     "OnlineStoreSpec",
     "PluginOrigin",
+    "PodSpec",
     "PolicySpec",
     "RangeSpec",
     "ReferenceSpec",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ml_platform.core.spec.base import Described, FeatureType, ImportPath, Name, Spec
+from ml_platform.core.spec.resources import PodSpec
 
 
 class ViewInputSpec(Spec):
@@ -86,6 +87,7 @@ class FeatureViewSpec(Described):
     max_psi: float = Field(
         default=0.25, gt=0, description="how far a day's distribution may lie from that of the week before, by PSI"
     )
+    resources: PodSpec | None = Field(default=None, description="of the step that computes; default: that of all steps")
 
     @field_validator("features")
     @classmethod
@@ -108,7 +110,7 @@ class FeatureViewSpec(Described):
         needed, unwanted = {
             "snapshot": (("entity", "function", "inputs"), ("rows",)),
             "rolling": (("rows", "function", "inputs"), ()),
-            "request": ((), ("entity", "rows", "function", "inputs", "keep_days")),
+            "request": ((), ("entity", "rows", "function", "inputs", "keep_days", "resources")),
         }[self.kind]
         if missing := [field for field in needed if not getattr(self, field)]:
             raise ValueError(f"a {self.kind} view needs {', '.join(missing)}")

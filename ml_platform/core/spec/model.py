@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 from ml_platform.core.spec.base import Described, Name
 from ml_platform.core.spec.gates import CARD_PRECISION, GateSpec
 from ml_platform.core.spec.predictions import PredictionsSpec
-from ml_platform.core.spec.resources import ResourcesSpec
+from ml_platform.core.spec.resources import PodSpec, ResourcesSpec
 from ml_platform.core.spec.rollout import ROW_METRICS, RolloutSpec
 from ml_platform.core.spec.training import CandidateSpec, LabelSpec, TrainingSpec
 from ml_platform.core.tasks import METRICS, SELECT_BY, Metric, Task
@@ -20,11 +20,14 @@ class ModelSpec(Described):
     candidates: tuple[CandidateSpec, ...] = Field(
         min_length=1, description="trained side by side on the same rows; the best by training.select_by is taken"
     )
-    resources: ResourcesSpec = ResourcesSpec()
+    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="of the steps that train")
+    batch_resources: PodSpec | None = Field(
+        default=None,
+        description="of the steps that read many rows and do not train: training_set, evaluation, predictions",
+    )
     gates: tuple[GateSpec, ...] = Field(
         default=(GateSpec(check="no_null_predictions"),), description="what a candidate passes to be registered"
     )
-
     predictions: PredictionsSpec = PredictionsSpec()
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="how a version that passed becomes champion")
 

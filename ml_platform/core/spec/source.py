@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from ml_platform.core.spec.base import ColumnType, Described, ImportPath, Name, Quantity, Spec
+from ml_platform.core.spec.resources import PodSpec
 
 
 class ColumnSpec(Spec):
@@ -143,6 +144,7 @@ class SourceSpec(Described):
     references: dict[Name, ReferenceSpec] = Field(default_factory=dict, description="column -> where its values occur")
     row_count: RowCountSpec = RowCountSpec()
     policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
+    resources: PodSpec | None = Field(default=None, description="of the step that ingests; default: that of all steps")
 
     def policy(self, check: str) -> PolicySpec:
         """The declared policy; otherwise stop, and warn for the row count."""

@@ -1,0 +1,15 @@
+"""Cluster: what model files may leave to the cluster. It makes nothing itself; the catalog puts it where it is named."""
+
+import dagster as dg
+
+from ml_platform.components.graph import SpecComponent
+from ml_platform.core.spec import ClusterSpec
+
+
+class Cluster(SpecComponent):
+    """The named resources of a Kubernetes cluster, and how its nodes are labelled."""
+
+    spec_class = ClusterSpec
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return dg.Definitions()

@@ -1,0 +1,42 @@
+"""How a run executes its steps (ML_PLATFORM_EXECUTOR): here, as forks, or each in a pod of its own."""
+
+from typing import Any
+
+import dagster as dg
+
+from ml_platform.components.trials import parallel_limits
+from ml_platform.core.catalog import Catalog
+from ml_platform.core.settings import Settings, load_settings
+from ml_platform.core.spec import ModelSpec
+
+# What steps that train import anyway: together five seconds of processor time, once a run instead of once a step.
+TRAINING_LIBRARIES = ("torch", "torch._dynamo", "mlflow", "sklearn.metrics")
+SEARCH_LIBRARIES = ("optuna",)
+
+
+def executor(settings: Settings, catalog: Catalog) -> dg.ExecutorDefinition:
+    """The executor of all runs; it limits how many trials of each model there are at once."""
+    limits = parallel_limits(catalog)
+    if settings.executor == "k8s":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor.configured({"tag_concurrency_limits": limits})
+    if settings.executor == "in_process":
+        return dg.in_process_executor
+    return _forks(limits)
+
+
+def _forks(limits: list[dict[str, Any]]) -> dg.ExecutorDefinition:
+    @dg.configured(dg.multiprocess_executor, {"preload": dg.Field([str], default_value=[], description="more modules")})
+    def multiprocess(config: dict[str, Any]) -> dict[str, Any]:
+        preload = ["ml_platform.definitions", *config["preload"]]
+        return {"start_method": {"forkserver": {"preload_modules": preload}}, "tag_concurrency_limits": limits}
+
+    return multiprocess
+
+
+def training_run_config(spec: ModelSpec) -> dict[str, Any]:
+    """Run config of a training: the steps' processes are forked from one that has imported what all of them need."""
+    if load_settings().executor != "multiprocess":
+        return {}
+    return {"execution": {"config": {"preload": [*TRAINING_LIBRARIES, *(SEARCH_LIBRARIES if spec.searched else ())]}}}

@@ -1,0 +1,40 @@
+"""The Kubernetes cluster, as far as model files would otherwise repeat it."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, model_validator
+
+from ml_platform.core.spec.base import Spec
+from ml_platform.core.spec.resources import LabelKey, LabelValue, ResourcesSpec, TolerationSpec
+
+ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
+
+
+class SpotSpec(Spec):
+    """How pods get onto nodes that can go away at any moment."""
+
+    tolerations: tuple[TolerationSpec, ...] = (TolerationSpec(key="ml-platform/spot"),)
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, description="labels of such nodes; default: pods with `spot` may run on any node"
+    )
+
+
+class ClusterSpec(Spec):
+    gpu_resource: LabelKey = Field(
+        default="nvidia.com/gpu", description="what nodes with GPUs advertise, and are tainted with"
+    )
+    gpu_type_label: LabelKey = Field(
+        default="ml-platform/gpu-type",
+        description="the nodes' label that `gpu_type` is a value of, such as nvidia.com/gpu.product",
+    )
+    spot: SpotSpec = SpotSpec()
+    profiles: dict[ProfileName, ResourcesSpec] = Field(
+        default_factory=dict, description="resources by name, for `profiles` of sources, feature views and models"
+    )
+
+    @model_validator(mode="after")
+    def _profiles_stand_alone(self) -> "ClusterSpec":
+        for name, profile in self.profiles.items():
+            if given := {"profiles", "sizes"} & profile.model_fields_set:
+                raise ValueError(f"profiles.{name}: a profile has no {min(given)}")
+        return self
