@@ -1,7 +1,7 @@
 """Who fits: the step itself, processes beside it, or pods of their own on Kubernetes; of what size, by the training set."""
 
 import json
-import socket
+import os
 from typing import Any
 
 import dagster as dg
@@ -86,12 +86,6 @@ def _job_launcher(
     namespace = Namespace(client, whole.namespace)
     kind = "pytorchjob" if resources.launched_by == "pytorchjob" else "job"
     processes = max(1, resources.launched_processes)
-    return JobLauncher(namespace, kind, base, resources.nodes, processes, _own_job(namespace))
-
-
-def _own_job(namespace: Any) -> dict[str, Any] | None:
-    """The Job of this step; None outside of a cluster."""
-    pod = namespace.pod(socket.gethostname())
-    owners = pod["metadata"].get("ownerReferences", []) if pod else []
-    name = next((owner["name"] for owner in owners if owner["kind"] == "Job"), None)
-    return namespace.get("job", name) if name else None
+    # They go with this step's pod: what nobody watches any more trains no more.
+    own_pod = namespace.pod(os.environ.get("HOSTNAME", ""))
+    return JobLauncher(namespace, kind, base, resources.nodes, processes, own_pod)

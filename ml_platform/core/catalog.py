@@ -164,19 +164,19 @@ def _cluster(found: list[tuple[Path, BaseModel]], differences: str) -> ClusterSp
 def _pods_of(file: "_File", spec: BaseModel, cluster: ClusterSpec) -> dict[str, PodSpec]:
     """A spec's pods by field, with what their profiles say in place of the profiles' names."""
     pods = {}
-    for field in PODS:
-        pod: PodSpec | None = getattr(spec, field, None)
+    for where in PODS:
+        pod: PodSpec | None = getattr(spec, where, None)
         if pod is None:
             continue
-        sizes = {f"{field}.sizes.{place}": size for place, size in enumerate(getattr(pod, "sizes", ()))}
-        for where, one in {field: pod, **sizes}.items():
+        sizes = {f"{where}.sizes.{place}": size for place, size in enumerate(getattr(pod, "sizes", ()))}
+        for within, one in {where: pod, **sizes}.items():
             for place, profile in enumerate(one.profiles):
-                file.known(profile, cluster.profiles, "profile of the cluster", f"{where}.profiles.{place}")
+                file.known(profile, cluster.profiles, "profile of the cluster", f"{within}.profiles.{place}")
         try:
-            pods[field] = pod.resolved(cluster.profiles)
+            pods[where] = pod.resolved(cluster.profiles)
         except ValidationError as error:
-            mistake = first_mistake(type(pod), error, (field,))
-            file.refuse(field, f"with its profiles and sizes: {mistake.problem}", mistake.next_step)
+            mistake = first_mistake(type(pod), error, (where,))
+            file.refuse(where, f"with its profiles and sizes: {mistake.problem}", mistake.next_step)
     return pods
 
 

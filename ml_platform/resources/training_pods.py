@@ -100,8 +100,8 @@ def _arguments(training: Training, nodes: int, processes: int, master: str | Non
 def _template(base: Object, arguments: Sequence[str]) -> dict[str, Any]:
     given, name = base["spec"]["template"], base["metadata"]["name"]
     container, *others = given["spec"]["containers"]
-    # Not `args`: an image may have an entry point of its own.
-    container = {**container, "command": ["python", *arguments]}
+    # Not as `args`: an image may have an entry point of its own.
+    container = {**container, "command": ["python", *arguments], "args": []}
     labels = {**given["metadata"].get("labels", {}), LABEL: name}
     spec = {**given["spec"], "restartPolicy": "Never", "containers": [container, *others]}
     spec["automountServiceAccountToken"] = False  # fitting asks nothing of the cluster

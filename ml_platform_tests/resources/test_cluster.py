@@ -41,7 +41,7 @@ def made(config: dict[str, Any]) -> dict[str, Any]:
     """The Job that dagster-k8s makes of a step's config, valid by the schemas of Kubernetes."""
     asked = get_user_defined_k8s_config({"dagster-k8s/config": json.dumps(config)})
     empty = DagsterK8sJobConfig(job_image="ml-platform/dagster:1", dagster_home="/opt/dagster/home")
-    job = ApiClient().sanitize_for_serialization(construct_dagster_k8s_job(empty, ["x"], "job", asked))
+    job: Any = ApiClient().sanitize_for_serialization(construct_dagster_k8s_job(empty, ["x"], "job", asked))
     kubernetes_validate.validate(job, VERSION, strict=True)
     return job["spec"]
 

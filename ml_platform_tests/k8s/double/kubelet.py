@@ -1,0 +1,358 @@
+"""Pods as processes: onto a node that fits, with their variables, files and signals, and what becomes of them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ml_platform_tests.k8s.double.store import Object, Store, now
+
+ROOT = Path(__file__).parents[3]
+GRACE = 30.0
+Status = dict[str, Any]
+
+
+@dataclass
+class Node:
+    """Where pods can be: what it has besides CPU and memory, its labels and taints."""
+
+    name: str
+    gpus: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: list[str] = field(default_factory=list)  # keys
+    schedulable: bool = True
+
+
+class Kubelet:
+    """Runs the pods of a store, a thread for each."""
+
+    def __init__(self, store: Store, folder: Path, environment: dict[str, str]) -> None:
+        self.store = store
+        self.folder = folder
+        self.environment = environment
+        self.nodes = [Node("node-0")]
+        self.missing_images: set[str] = set()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}  # by uid of the pod
+        self.closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, pod: Object) -> None:
+        thread = threading.Thread(target=self._live, args=(pod,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        self.closing.set()
+        for process in list(self.processes.values()):
+            _kill(process)
+        for thread in self._threads:
+            thread.join(5)
+
+    def log(self, pod: Object) -> Path:
+        return self.folder / pod["metadata"]["uid"] / "log"
+
+    def evict(self, pod: Object, message: str = "the node is going down") -> None:
+        """As a drain or a spot node's end does: with a reason that is there afterwards, and time to stop."""
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": message,
+        }
+        self.store.change("pods", pod, lambda one: one["status"].setdefault("conditions", []).append(condition))
+        self.delete(pod)
+
+    def delete(self, pod: Object, grace: float | None = None) -> None:
+        """Ask it to stop; it is gone when it has ended, after its grace at the latest."""
+        seconds = pod["spec"].get("terminationGracePeriodSeconds", GRACE) if grace is None else grace
+
+        def ask(one: Object) -> None:
+            one["metadata"].setdefault("deletionTimestamp", now())
+            one["metadata"]["deletionGracePeriodSeconds"] = seconds
+
+        self.store.change("pods", pod, ask)
+
+    def kill(self, pod: Object) -> None:
+        """kill -9 of its container."""
+        _kill(self.processes[pod["metadata"]["uid"]])
+
+    # --- the life of a pod --------------------------------------------------------------------------------------------
+
+    def _live(self, pod: Object) -> None:
+        node = self._scheduled(pod)
+        if node and self._pulled(pod):
+            self._run(pod, node)
+        while not self.closing.is_set() and (there := self._there(pod)):
+            if "deletionTimestamp" in there["metadata"]:
+                self.store.remove("pods", pod)
+                return
+            time.sleep(0.05)
+
+    def _there(self, pod: Object) -> Object | None:
+        meta = pod["metadata"]
+        there = self.store.get("pods", meta["namespace"], meta["name"])
+        return there if there and there["metadata"]["uid"] == meta["uid"] else None
+
+    def _wanted(self, pod: Object) -> bool:
+        there = self._there(pod)
+        return not self.closing.is_set() and there is not None and "deletionTimestamp" not in there["metadata"]
+
+    def _scheduled(self, pod: Object) -> Node | None:
+        told = False
+        while self._wanted(pod):
+            with self.store.changed:
+                for node in self.nodes:
+                    if _fits(pod, node, self._taken(node)):
+                        self._status(pod, phase="Pending", conditions=[_condition("PodScheduled")])
+                        self.store.change("pods", pod, lambda one, node=node: one["spec"].update(nodeName=node.name))
+                        return node
+            if not told:
+                told = True
+                words = f"0/{len(self.nodes)} nodes are available"
+                failed = _condition("PodScheduled", "False", reason="Unschedulable", message=words)
+                self._status(pod, phase="Pending", conditions=[failed])
+                event(self.store, pod, "FailedScheduling", words)
+            time.sleep(0.1)
+        return None
+
+    def _taken(self, node: Node) -> int:
+        """GPUs of a node that pods have."""
+        over = ("Succeeded", "Failed")
+        pods = self.store.list("pods", lambda one: one["spec"].get("nodeName") == node.name)
+        return sum(_gpus(pod) for pod in pods if pod["status"].get("phase") not in over)
+
+    def _pulled(self, pod: Object) -> bool:
+        image, told = pod["spec"]["containers"][0]["image"], False
+        while image in self.missing_images:
+            if not self._wanted(pod):
+                return False
+            if not told:
+                told = True
+                words = f'Back-off pulling image "{image}"'
+                self._container(pod, {"waiting": {"reason": "ImagePullBackOff", "message": words}})
+                event(self.store, pod, "Failed", f'Failed to pull image "{image}": not found')
+            time.sleep(0.1)
+        return self._wanted(pod)
+
+    def _run(self, pod: Object, node: Node) -> None:
+        place = self.folder / pod["metadata"]["uid"]
+        place.mkdir(parents=True)
+        try:
+            command, environment = _container(pod, self.store, place, self.environment)
+        except LookupError as error:
+            words = {"reason": "CreateContainerConfigError", "message": str(error.args[0])}
+            self._container(pod, {"waiting": words})
+            return
+        with (place / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=place,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.processes[pod["metadata"]["uid"]] = process
+            self._container(pod, {"running": {"startedAt": now()}}, phase="Running")
+            reader = threading.Thread(target=_stamp, args=(process, log), daemon=True)
+            reader.start()
+            self._until_it_ends(pod, process)
+            _kill(process)  # nothing outlives the first process of a container
+            reader.join(10)
+        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        reason = "Completed" if code == 0 else "Error"
+        ended = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now()}}
+        self._container(pod, ended, phase="Succeeded" if code == 0 else "Failed")
+
+    def _until_it_ends(self, pod: Object, process: subprocess.Popen[bytes]) -> None:
+        deadline = None
+        while process.poll() is None:
+            there = self._there(pod)
+            asked = there is None or "deletionTimestamp" in there["metadata"]
+            if asked and deadline is None:
+                grace = there["metadata"]["deletionGracePeriodSeconds"] if there else 0
+                deadline = time.monotonic() + grace
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+            if deadline is not None and time.monotonic() > deadline:
+                _kill(process)
+            time.sleep(0.05)
+
+    def _status(self, pod: Object, **fields: Any) -> None:
+        self.store.change("pods", pod, lambda one: one["status"].update(fields))
+
+    def _container(self, pod: Object, state: Status, **fields: Any) -> None:
+        container = pod["spec"]["containers"][0]
+        ready = "running" in state
+        status = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
+        self._status(pod, containerStatuses=[{**status, "state": state, "ready": ready, "started": ready}], **fields)
+
+
+def event(store: Store, about: Object, reason: str, message: str) -> None:
+    """A warning about an object."""
+    meta = about["metadata"]
+    name = f"{meta['name']}.{time.monotonic_ns()}"
+    body = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "type": "Warning",
+        "metadata": {"name": name},
+        "involvedObject": {"kind": about["kind"], "name": meta["name"], "uid": meta["uid"]},
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": now(),
+    }
+    store.create("events", meta["namespace"], body)
+
+
+def _condition(kind: str, status: str = "True", **more: str) -> Status:
+    return {"type": kind, "status": status, **more}
+
+
+def _gpus(pod: Object) -> int:
+    limits = (one.get("resources", {}).get("limits", {}) for one in pod["spec"]["containers"])
+    return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
+
+
+def _fits(pod: Object, node: Node, taken: int) -> bool:
+    spec = pod["spec"]
+    tolerated = {one.get("key") for one in spec.get("tolerations", [])}
+    required = (
+        spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    )
+    terms = [term["matchExpressions"] for term in required.get("nodeSelectorTerms", [])]
+    return (
+        node.schedulable
+        and set(node.taints) <= tolerated
+        and spec.get("nodeSelector", {}).items() <= node.labels.items()
+        and (not terms or any(all(node.labels.get(e["key"]) in e["values"] for e in term) for term in terms))
+        and _gpus(pod) <= node.gpus - taken
+    )
+
+
+# --- a container as a process -----------------------------------------------------------------------------------------
+
+
+def _container(pod: Object, store: Store, place: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Command and variables; mounted folders are folders in `place`, wherever a variable or argument names them.
+
+    Raises:
+        LookupError: if there is no such config map or secret.
+    """
+    container = pod["spec"]["containers"][0]
+    mounted = _mounts(pod, container, store, place)
+    variables = dict(_variables(pod, container, store))
+
+    def here(text: str) -> str:
+        for path, folder in sorted(mounted.items(), key=lambda one: -len(one[0])):
+            text = re.sub(rf"(?<![\w/.]){re.escape(path)}(?=/|$|[\s'\",])", str(folder), text)
+        return text
+
+    def expanded(text: str) -> str:
+        return re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), text)
+
+    (place / "tmp").mkdir(exist_ok=True)
+    base = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HOSTNAME": pod["metadata"]["name"],
+    }
+    whole = {**base, **environment, **{name: here(value) for name, value in variables.items()}}
+    whole |= {"TMPDIR": str(place / "tmp"), "HOME": str(place / "tmp")}
+    command = [*container.get("command", []), *container.get("args", [])]
+    return [here(expanded(_as_localhost(pod, word))) for word in command], whole
+
+
+def _as_localhost(pod: Object, word: str) -> str:
+    """There is no DNS: the host names of a headless service's pods are this machine."""
+    service = pod["spec"].get("subdomain")
+    return re.sub(rf"^[\w-]+\.{re.escape(service)}$", "127.0.0.1", word) if service else word
+
+
+def _mounts(pod: Object, container: Object, store: Store, place: Path) -> dict[str, Path]:
+    """Where each mounted folder is. Mounts of single files lie in the folder that is mounted around them."""
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+    mounts = [one for one in container.get("volumeMounts", []) if one["mountPath"] not in ("/tmp", "/dev/shm")]
+    folders: dict[str, Path] = {}
+    for mount in mounts:
+        volume = volumes[mount["name"]]
+        if "configMap" not in volume and "secret" not in volume:
+            folders[mount["mountPath"]] = place / mount["name"] / mount.get("subPath", "")
+            folders[mount["mountPath"]].mkdir(parents=True, exist_ok=True)
+    for mount in mounts:
+        volume = volumes[mount["name"]]
+        if "configMap" in volume or "secret" in volume:
+            content = _content(store, pod, volume)
+            path = Path(mount["mountPath"])
+            if file := mount.get("subPath"):
+                folder = folders.setdefault(str(path.parent), place / mount["name"])
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / path.name).write_text(content[file])
+            else:
+                folders[str(path)] = place / mount["name"]
+                folders[str(path)].mkdir(parents=True, exist_ok=True)
+                for name, text in content.items():
+                    (folders[str(path)] / name).write_text(text)
+    return folders
+
+
+def _content(store: Store, pod: Object, volume: Object) -> dict[str, str]:
+    if "configMap" in volume:
+        return _data(store, pod, "configmaps", volume["configMap"]["name"])
+    return _data(store, pod, "secrets", volume["secret"]["secretName"])
+
+
+def _data(store: Store, pod: Object, plural: str, name: str) -> dict[str, str]:
+    """Of a config map or secret; secrets are kept as `stringData` here."""
+    found = store.get(plural, pod["metadata"]["namespace"], name)
+    if found is None:
+        raise LookupError(f'{plural.removesuffix("s")} "{name}" not found')
+    return found.get("data", {}) | found.get("stringData", {})
+
+
+def _variables(pod: Object, container: Object, store: Store) -> Iterator[tuple[str, str]]:
+    for source in container.get("envFrom", []):
+        if "configMapRef" in source:
+            yield from _data(store, pod, "configmaps", source["configMapRef"]["name"]).items()
+        else:
+            yield from _data(store, pod, "secrets", source["secretRef"]["name"]).items()
+    for variable in container.get("env", []):
+        origin = variable.get("valueFrom", {})
+        if "secretKeyRef" in origin:
+            yield (
+                variable["name"],
+                _data(store, pod, "secrets", origin["secretKeyRef"]["name"])[origin["secretKeyRef"]["key"]],
+            )
+        elif "fieldRef" in origin:
+            value: Any = pod
+            path = re.sub(r"\['(.+?)'\]", r".\1", origin["fieldRef"]["fieldPath"])
+            first, _, rest = path.partition(".annotations.")
+            for part in first.split("."):
+                value = value[part]
+            yield variable["name"], str(value["annotations"][rest] if rest else value)
+        elif (value := variable.get("value")) is not None:
+            yield variable["name"], value
+
+
+def _stamp(process: subprocess.Popen[bytes], log: Any) -> None:
+    """Each line with its moment, as the kubelet keeps it."""
+    assert process.stdout is not None, "it was started with a pipe"
+    for line in process.stdout:
+        log.write(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() + line.rstrip(b"\n") + b"\n")
+        log.flush()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
