@@ -20,7 +20,7 @@ from ml_platform.resources.launcher import AGAIN, Hear, Training
 from ml_platform.resources.training_pods import KINDS, LABEL, ORDERED, Kind, Standing
 
 OUTAGE = 300.0  # seconds that the API may be away
-POLLED_EVERY = 10.0  # seconds; a change of a pod is seen at once
+POLLED_EVERY, SOON = 10.0, 0.5  # seconds; a change of a pod is seen at once
 STUCK_FOR = 120.0  # seconds in which a registry or a secret may come back
 WAITS = 3_600.0  # seconds for quota and nodes
 TOLD_EVERY = 60.0  # seconds between lines that say that it still waits
@@ -165,11 +165,14 @@ class JobLauncher:
         pods = _Pods(self.namespace, name)
         try:
             end = self._end(name, pods, training, hear, interrupted)
+        except Interrupted:
+            pods.close(hear)
+            raise
         except BaseException:
+            pods.closing.set()
             self._remove(name)
             raise
-        finally:
-            pods.close(hear)
+        pods.close(hear)
         if end.state == "done":
             return
         if end.state != "failed":  # those that failed stay for whoever wants to look, as long as the cluster keeps them
@@ -230,7 +233,9 @@ class JobLauncher:
             if now - began > WAITS:
                 words = f"its pods did not start within {WAITS / 60:.0f} min: {now_is.words}"
                 return Standing("stuck", words)
-            pods.listen(hear, interrupted, POLLED_EVERY)
+            # The controller says a moment later than its pods that it is over.
+            over = any(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in there)
+            pods.listen(hear, interrupted, SOON if over else POLLED_EVERY)
 
     def _remove(self, name: str) -> None:
         """Delete it, and wait until its pods are gone: they save what they have."""

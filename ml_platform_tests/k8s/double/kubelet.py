@@ -138,8 +138,8 @@ class Kubelet:
             if not told:
                 told = True
                 words = f'Back-off pulling image "{image}"'
-                self._container(pod, {"waiting": {"reason": "ImagePullBackOff", "message": words}})
                 event(self.store, pod, "Failed", f'Failed to pull image "{image}": not found')
+                self._container(pod, {"waiting": {"reason": "ImagePullBackOff", "message": words}})
             time.sleep(0.1)
         return self._wanted(pod)
 
