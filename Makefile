@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 # Of the images: what builds them, what they are based on, and their names.
 ENGINE ?= docker
 BASE_IMAGE ?= python:3.11-slim-bookworm
-REPOSITORY ?= ml-platform
+REPOSITORY ?= localhost/ml-platform
 TAG ?= latest
 TORCH_CPU_INDEX ?=
 
-.PHONY: dev demo test check bench bench-handbook clean images deploy
+.PHONY: dev demo test test-cluster check bench bench-handbook clean images deploy
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_platform needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -27,6 +27,9 @@ demo: $(INSTALLED)  ## the main job, end to end: [DAYS=60 or INPUT=<folder of da
 
 test: $(INSTALLED) check  ## house rules, then every test
 	$(BIN)/pytest
+
+test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=...]
+	ML_PLATFORM_TEST_CLUSTER=1 REPOSITORY=$(REPOSITORY) TAG=$(TAG) $(BIN)/pytest ml_platform_tests/cluster
 
 check: $(INSTALLED)  ## lint, types, import contracts, definitions load
 	$(BIN)/ruff check .

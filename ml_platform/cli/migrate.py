@@ -17,8 +17,21 @@ def migrate() -> None:
     """
     if missing := [name for name in ("DAGSTER_HOME", DATABASE) if not os.environ.get(name)]:
         raise StackError("migrate", f"{missing[0]} is not set", f"export {missing[0]}=...")
+    _check(os.environ[DATABASE])
     _run("dagster", "instance", "migrate")
     _run("mlflow", "db", "upgrade", os.environ[DATABASE])
+
+
+def _check(database: str) -> None:
+    """MLflow itself would try for two minutes before it says that there is no such database."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        create_engine(database).connect().close()
+    except DBAPIError as error:
+        problem = f"the database of MLflow cannot be opened: {' '.join(str(error.orig).split())}"
+        raise StackError("migrate", problem, f"look after {DATABASE}") from error
 
 
 def _run(program: str, *arguments: str) -> None:

@@ -1,5 +1,6 @@
 """How a run executes its steps (ML_PLATFORM_EXECUTOR): here, as forks, or each in a pod of its own."""
 
+import os
 from typing import Any
 
 import dagster as dg
@@ -18,9 +19,13 @@ def executor(settings: Settings, catalog: Catalog) -> dg.ExecutorDefinition:
     """The executor of all runs; it limits how many trials of each model there are at once."""
     limits = parallel_limits(catalog)
     if settings.executor == "k8s":
-        from dagster_k8s import k8s_job_executor
+        from ml_platform.components.pods import executor_of_pods
 
-        return k8s_job_executor.configured({"tag_concurrency_limits": limits})
+        # A run that was started by Dagster's command line knows no image; the code location's pods know theirs.
+        image = os.environ.get("DAGSTER_CURRENT_IMAGE")
+        return executor_of_pods().configured(
+            {"tag_concurrency_limits": limits, **({"job_image": image} if image else {})}
+        )
     if settings.executor == "in_process":
         return dg.in_process_executor
     return _forks(limits)

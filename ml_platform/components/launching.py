@@ -66,26 +66,26 @@ def _job_launcher(
     asked = get_user_defined_k8s_config({"dagster-k8s/config": json.dumps(fit_config(resources, cluster))})
     whole = K8sContainerContext.create_for_run(context.run, run_launcher, include_run_tags=False)
     whole = whole.merge(K8sContainerContext(run_k8s_config=asked))
-    origin = context.run.job_code_origin
-    image = origin.repository_origin.container_image if origin else None
     client: Any = ApiClient()
+    assert whole.namespace, "the run launcher has one"
+    namespace = Namespace(client, whole.namespace)
+    # They go with this step's pod, what nobody watches any more trains no more; and have its image.
+    name = os.environ.get("HOSTNAME")
+    own_pod = namespace.pod(name) if name else None
+    image = own_pod["spec"]["containers"][0]["image"] if own_pod else None
 
-    def base(name: str) -> dict[str, Any]:
+    def base(training: str) -> dict[str, Any]:
         job = construct_dagster_k8s_job(
             whole.get_k8s_job_config(image, run_launcher),
             args=None,
-            job_name=name,
-            pod_name=name,
+            job_name=training,
+            pod_name=training,
             component="training",
             user_defined_k8s_config=whole.run_k8s_config,
             labels={"dagster/run-id": context.run.run_id},
         )
         return client.sanitize_for_serialization(job)
 
-    assert whole.namespace, "the run launcher has one"
-    namespace = Namespace(client, whole.namespace)
     kind = "pytorchjob" if resources.launched_by == "pytorchjob" else "job"
     processes = max(1, resources.launched_processes)
-    # They go with this step's pod: what nobody watches any more trains no more.
-    own_pod = namespace.pod(os.environ.get("HOSTNAME", ""))
     return JobLauncher(namespace, kind, base, resources.nodes, processes, own_pod)

@@ -71,10 +71,21 @@ class Namespace:
     def create_service(self, body: Mapping[str, Any]) -> None:
         self._patiently(lambda: self.core.create_namespaced_service(self.name, body), absent=(409,))
 
+    def wait_until_gone(self, kind: Kind, name: str, seconds: float = 30.0) -> None:
+        """Returns when it is gone, or when the time is over."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.get(kind, name):
+            time.sleep(0.3)
+
     def pods(self, name: str) -> list[dict[str, Any]]:
+        """Those of a training."""
+        return self.pods_with({LABEL: name})
+
+    def pods_with(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        selector = ",".join(f"{label}={value}" for label, value in labels.items())
         listed = self._patiently(
             lambda: json.loads(
-                self.core.list_namespaced_pod(self.name, label_selector=f"{LABEL}={name}", _preload_content=False).data
+                self.core.list_namespaced_pod(self.name, label_selector=selector, _preload_content=False).data
             )
         )
         return listed["items"]

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,4 @@ def test_variables_that_processes_need_are_set(overlay: list[Manifest]) -> None:
         assert platform[variable], variable
     for secret in of_kind(overlay, "Secret"):
         assert {"DAGSTER_PG_URL", "MLFLOW_DB_URL", "ML_PLATFORM_ONLINE_STORE"} <= secret["data"].keys()
+        assert b64decode(secret["data"]["DAGSTER_PG_URL"]).startswith(b"postgresql+psycopg2://")

@@ -27,7 +27,6 @@ from ml_platform.training.trainers import Context, Trainer
 from ml_platform.training.trainers.mlp import MLP
 from ml_platform_tests.conftest import eventually
 from ml_platform_tests.k8s.double import Double
-from ml_platform_tests.k8s.double.kubelet import Node
 from ml_platform_tests.resources.test_launcher import HELD_OUT, PARAMS, TRAIN, X
 
 DAY = date(2018, 5, 31)
@@ -269,7 +268,7 @@ def test_quota_and_gpu_nodes_are_waited_for(world: World) -> None:
     pods = world.after(lambda: any("exceeded quota" in line for line in world.heard), world.double.quota.clear)
     node = world.after(
         lambda: any("Unschedulable" in line for line in world.heard),
-        lambda: world.double.kubelet.nodes.append(Node("gpu", gpus=1)),
+        lambda: world.double.kubelet.add_node("gpu", gpus=1),
     )
     assert np.array_equal(world.fit(world.launcher()).predict(X), here())
     for thread in (jobs, pods, node):

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,11 +20,20 @@ from ml_platform_tests.k8s.double.store import Object, Store, now
 
 VERSION = "1.36"
 PATH = re.compile(
-    r"/(?:api/v1|apis/(?P<group>[\w.]+)/v1)/namespaces/(?P<ns>[\w-]+)/(?P<plural>\w+)(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>\w+))?"
+    r"/(?:api/v1|apis/(?P<group>[\w.]+)/v1)(?:/namespaces/(?P<ns>[\w-]+))?/(?P<plural>\w+)"
+    r"(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>\w+))?"
 )
-LISTS = {"pods": "PodList", "jobs": "JobList", "events": "EventList", "services": "ServiceList"}
-API_VERSIONS = {"jobs": "batch/v1", "pytorchjobs": "kubeflow.org/v1"}
-KINDS = {"pods": "Pod", "jobs": "Job", "pytorchjobs": "PyTorchJob", "services": "Service", "events": "Event"}
+API_VERSIONS = {"jobs": "batch/v1", "pytorchjobs": "kubeflow.org/v1", "deployments": "apps/v1"}
+KINDS = {
+    "pods": "Pod",
+    "jobs": "Job",
+    "pytorchjobs": "PyTorchJob",
+    "services": "Service",
+    "events": "Event",
+    "nodes": "Node",
+    "deployments": "Deployment",
+    "configmaps": "ConfigMap",
+}
 
 
 @dataclass
@@ -47,6 +56,7 @@ class Double:
         self.store = Store()
         self.kubelet = Kubelet(self.store, folder / "pods", dict(environment or {}))
         self.controllers = Controllers(self.store, self.kubelet, self._pods_left)
+        self.kubelet.add_node("node-0")
         self.quota: dict[str, int] = {}  # count/jobs.batch, pods
         self.is_down = False
         self.faults: list[Fault] = []
@@ -72,6 +82,20 @@ class Double:
     def put(self, plural: str, name: str, **fields: Any) -> None:
         """A config map or secret, or whatever else is just data."""
         self.store.create(plural, self.namespace, {"metadata": {"name": name}, **fields})
+
+    def apply(self, manifests: list[Object], leave_out: Iterable[str] = ()) -> None:
+        """What an overlay renders; workloads in `leave_out` run elsewhere, where `kubelet.network` has to lead."""
+        plurals = {"ConfigMap": "configmaps", "Secret": "secrets", "Deployment": "deployments", "Job": "jobs"}
+        deployments = [
+            one for one in manifests if one["kind"] == "Deployment" and one["metadata"]["name"] not in leave_out
+        ]
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
+            if manifest["kind"] == "Service":
+                self.kubelet.network.lead_to_pods(manifest, deployments)
+        for manifest in manifests:
+            if manifest["kind"] in plurals and manifest["metadata"]["name"] not in leave_out:
+                self.store.create(plurals[manifest["kind"]], self.namespace, manifest)
 
     def pods(self, **labels: str) -> list[Object]:
         """Of these labels; `_` and `__` in their names are `-` and `/`."""
@@ -150,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif found is None:
             self._status(404, f"the double has no {url.path}")
         else:
-            self.ns, self.plural, self.name, self.sub = found["ns"], found["plural"], found["name"], found["sub"]
+            self.ns, self.plural, self.name, self.sub = found["ns"] or "", found["plural"], found["name"], found["sub"]
             respond()
 
     # --- verbs --------------------------------------------------------------------------------------------------------
@@ -163,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             items = [self._whole(one) for one in store.list(self.plural, self._fits)]
             meta = {"resourceVersion": str(store.version)}
-            kind = LISTS.get(self.plural, "List")
+            kind = f"{KINDS[self.plural]}List"
             self._json(200, {"kind": kind, "apiVersion": self._version(), "metadata": meta, "items": items})
             return
         there = store.get(self.plural, self.ns, self.name)
@@ -175,7 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, self._whole(there))
 
     def _post(self) -> None:
-        body = {"apiVersion": self._version(), "kind": KINDS.get(self.plural, ""), **self.body}
+        if self.sub == "eviction":
+            if there := self.cluster.store.get("pods", self.ns, self.name or ""):
+                self.cluster.kubelet.evict(there)
+            self._json(201, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
+            return
+        body = {"apiVersion": self._version(), "kind": KINDS[self.plural], **self.body}
         if self.plural in ("jobs", "services", "pods"):
             try:
                 kubernetes_validate.validate(body, VERSION, strict=True)
@@ -188,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         made = self.cluster.store.create(self.plural, self.ns, body)
         if made is None:
-            self._status(409, f'{self.plural} "{body["metadata"]["name"]}" already exists')
+            name = body["metadata"]["name"]
+            self._status(409, f'{self.plural} "{name}" already exists', {"name": name, "kind": self.plural})
         else:
             self._json(201, made)
 
@@ -296,13 +326,14 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _whole(self, one: Object) -> Object:
-        return {"apiVersion": self._version(), "kind": KINDS.get(self.plural, ""), **one}
+        return {"apiVersion": self._version(), "kind": KINDS[self.plural], **one}
 
     def _version(self) -> str:
         return API_VERSIONS.get(self.plural, "v1")
 
-    def _status(self, code: int, message: str) -> None:
-        self._json(code, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message})
+    def _status(self, code: int, message: str, details: Object | None = None) -> None:
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
+        self._json(code, {**status, "details": details or {}})
 
     def _json(self, code: int, content: Object) -> None:
         body = json.dumps(content).encode()

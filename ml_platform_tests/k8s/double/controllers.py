@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from ml_platform.core.digest import of_json
 from ml_platform_tests.conftest import free_port
 from ml_platform_tests.k8s.double.kubelet import Kubelet, event
 from ml_platform_tests.k8s.double.store import Object, Store, now
@@ -13,7 +14,8 @@ from ml_platform_tests.k8s.double.store import Object, Store, now
 JOB_NAME = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 KUBEFLOW_NAME = "training.kubeflow.org/job-name"
-OWNED = ("jobs", "pytorchjobs", "pods", "services")
+TEMPLATE = "pod-template-hash"
+OWNED = ("jobs", "pytorchjobs", "deployments", "pods", "services")
 
 
 class Controllers:
@@ -38,8 +40,10 @@ class Controllers:
                 self._job(job)
             for job in self.store.list("pytorchjobs"):
                 self._pytorch_job(job)
+            for deployment in self.store.list("deployments"):
+                self._deployment(deployment)
             self._collect()
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     # --- Jobs ---------------------------------------------------------------------------------------------------------
 
@@ -148,6 +152,20 @@ class Controllers:
             if pod["status"].get("phase") == "Running":
                 self.kubelet.delete(pod)
 
+    # --- Deployments --------------------------------------------------------------------------------------------------
+
+    def _deployment(self, deployment: Object) -> None:
+        """One pod, always: all listen on this machine, so that the old one ends before the new one starts."""
+        pods, template = self._pods_of(deployment), deployment["spec"]["template"]
+        wanted = of_json(template)[:10]
+        for pod in pods:
+            if pod["metadata"]["labels"][TEMPLATE] != wanted or pod["status"].get("phase") in ("Succeeded", "Failed"):
+                self.kubelet.delete(pod)
+        if not pods and deployment["spec"].get("replicas", 1):
+            self._pod(deployment, template, f"{deployment['metadata']['name']}-{_suffix()}", {TEMPLATE: wanted}, [], {})
+        ready = [one for one in pods if one["metadata"]["labels"][TEMPLATE] == wanted and is_ready(one)]
+        self._status("deployments", deployment, {"readyReplicas": len(ready)})
+
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def _pods_of(self, owner: Object) -> list[Object]:
@@ -213,6 +231,10 @@ class Controllers:
                         self.store.remove(plural, one)
                     else:
                         self.store.change(plural, one, lambda it: it["metadata"].setdefault("deletionTimestamp", now()))
+
+
+def is_ready(pod: Object) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
 
 
 def _condition(kind: str, reason: str = "", message: str = "") -> Object:

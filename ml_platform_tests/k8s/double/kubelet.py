@@ -3,33 +3,26 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from ml_platform_tests.k8s.double.network import Network
 from ml_platform_tests.k8s.double.store import Object, Store, now
 
 ROOT = Path(__file__).parents[3]
 GRACE = 30.0
 Status = dict[str, Any]
-
-
-@dataclass
-class Node:
-    """Where pods can be: what it has besides CPU and memory, its labels and taints."""
-
-    name: str
-    gpus: int = 0
-    labels: dict[str, str] = field(default_factory=dict)
-    taints: list[str] = field(default_factory=list)  # keys
-    schedulable: bool = True
 
 
 class Kubelet:
@@ -39,11 +32,27 @@ class Kubelet:
         self.store = store
         self.folder = folder
         self.environment = environment
-        self.nodes = [Node("node-0")]
+        self.network = Network()
         self.missing_images: set[str] = set()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}  # by uid of the pod
         self.closing = threading.Event()
         self._threads: list[threading.Thread] = []
+
+    def add_node(
+        self, name: str, gpus: int = 0, labels: dict[str, str] | None = None, taints: tuple[str, ...] = ()
+    ) -> None:
+        """With the keys of its taints."""
+        tainted = [{"key": key, "effect": "NoSchedule"} for key in taints]
+        has = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+        self.store.create(
+            "nodes",
+            "",
+            {
+                "metadata": {"name": name, "labels": labels or {}},
+                "spec": {"taints": tainted},
+                "status": {"capacity": has},
+            },
+        )
 
     def start(self, pod: Object) -> None:
         thread = threading.Thread(target=self._live, args=(pod,), daemon=True)
@@ -88,9 +97,8 @@ class Kubelet:
     # --- the life of a pod --------------------------------------------------------------------------------------------
 
     def _live(self, pod: Object) -> None:
-        node = self._scheduled(pod)
-        if node and self._pulled(pod):
-            self._run(pod, node)
+        if self._scheduled(pod) and self._pulled(pod):
+            self._run(pod)
         while not self.closing.is_set() and (there := self._there(pod)):
             if "deletionTimestamp" in there["metadata"]:
                 self.store.remove("pods", pod)
@@ -106,28 +114,30 @@ class Kubelet:
         there = self._there(pod)
         return not self.closing.is_set() and there is not None and "deletionTimestamp" not in there["metadata"]
 
-    def _scheduled(self, pod: Object) -> Node | None:
+    def _scheduled(self, pod: Object) -> str | None:
+        """The name of the pod's node; None if it is to go before it has one."""
         told = False
         while self._wanted(pod):
             with self.store.changed:
-                for node in self.nodes:
-                    if _fits(pod, node, self._taken(node)):
-                        self._status(pod, phase="Pending", conditions=[_condition("PodScheduled")])
-                        self.store.change("pods", pod, lambda one, node=node: one["spec"].update(nodeName=node.name))
-                        return node
+                nodes = self.store.list("nodes")
+                fitting = (one["metadata"]["name"] for one in nodes if _fits(pod, one, self._taken(one)))
+                if name := next(fitting, None):
+                    self._status(pod, phase="Pending", conditions=[_condition("PodScheduled")])
+                    self.store.change("pods", pod, lambda one: one["spec"].update(nodeName=name))
+                    return name
             if not told:
                 told = True
-                words = f"0/{len(self.nodes)} nodes are available"
+                words = f"0/{len(nodes)} nodes are available"
                 failed = _condition("PodScheduled", "False", reason="Unschedulable", message=words)
                 self._status(pod, phase="Pending", conditions=[failed])
                 event(self.store, pod, "FailedScheduling", words)
             time.sleep(0.1)
         return None
 
-    def _taken(self, node: Node) -> int:
+    def _taken(self, node: Object) -> int:
         """GPUs of a node that pods have."""
         over = ("Succeeded", "Failed")
-        pods = self.store.list("pods", lambda one: one["spec"].get("nodeName") == node.name)
+        pods = self.store.list("pods", lambda one: one["spec"].get("nodeName") == node["metadata"]["name"])
         return sum(_gpus(pod) for pod in pods if pod["status"].get("phase") not in over)
 
     def _pulled(self, pod: Object) -> bool:
@@ -143,11 +153,11 @@ class Kubelet:
             time.sleep(0.1)
         return self._wanted(pod)
 
-    def _run(self, pod: Object, node: Node) -> None:
+    def _run(self, pod: Object) -> None:
         place = self.folder / pod["metadata"]["uid"]
         place.mkdir(parents=True)
         try:
-            command, environment = _container(pod, self.store, place, self.environment)
+            command, environment = _container(pod, self.store, place, self.environment, self.network)
         except LookupError as error:
             words = {"reason": "CreateContainerConfigError", "message": str(error.args[0])}
             self._container(pod, {"waiting": words})
@@ -164,6 +174,7 @@ class Kubelet:
             )
             self.processes[pod["metadata"]["uid"]] = process
             self._container(pod, {"running": {"startedAt": now()}}, phase="Running")
+            threading.Thread(target=self._probe, args=(pod, process, environment), daemon=True).start()
             reader = threading.Thread(target=_stamp, args=(process, log), daemon=True)
             reader.start()
             self._until_it_ends(pod, process)
@@ -173,6 +184,15 @@ class Kubelet:
         reason = "Completed" if code == 0 else "Error"
         ended = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now()}}
         self._container(pod, ended, phase="Succeeded" if code == 0 else "Failed")
+
+    def _probe(self, pod: Object, process: subprocess.Popen[bytes], environment: dict[str, str]) -> None:
+        """Say that the pod is ready once its probes, if it has some, say so."""
+        container, app = pod["spec"]["containers"][0], pod["metadata"]["labels"].get("app", "")
+        for probe in filter(None, (container.get("startupProbe"), container.get("readinessProbe"))):
+            while process.poll() is None and not _succeeds(probe, container, app, environment, self.network):
+                time.sleep(0.3)
+        if process.poll() is None:
+            self.store.change("pods", pod, lambda one: one["status"].update(conditions=[_condition("Ready")]))
 
     def _until_it_ends(self, pod: Object, process: subprocess.Popen[bytes]) -> None:
         deadline = None
@@ -224,39 +244,59 @@ def _gpus(pod: Object) -> int:
     return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
 
 
-def _fits(pod: Object, node: Node, taken: int) -> bool:
-    spec = pod["spec"]
+def _fits(pod: Object, node: Object, taken: int) -> bool:
+    spec, labels = pod["spec"], node["metadata"]["labels"]
     tolerated = {one.get("key") for one in spec.get("tolerations", [])}
     required = (
         spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
     )
     terms = [term["matchExpressions"] for term in required.get("nodeSelectorTerms", [])]
     return (
-        node.schedulable
-        and set(node.taints) <= tolerated
-        and spec.get("nodeSelector", {}).items() <= node.labels.items()
-        and (not terms or any(all(node.labels.get(e["key"]) in e["values"] for e in term) for term in terms))
-        and _gpus(pod) <= node.gpus - taken
+        not node["spec"].get("unschedulable")
+        and {one["key"] for one in node["spec"]["taints"]} <= tolerated
+        and spec.get("nodeSelector", {}).items() <= labels.items()
+        and (not terms or any(all(labels.get(e["key"]) in e["values"] for e in term) for term in terms))
+        and _gpus(pod) <= int(node["status"]["capacity"].get("nvidia.com/gpu", 0)) - taken
     )
 
 
 # --- a container as a process -----------------------------------------------------------------------------------------
 
 
-def _container(pod: Object, store: Store, place: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def _succeeds(probe: Object, container: Object, app: str, environment: dict[str, str], network: Network) -> bool:
+    if "exec" in probe:
+        command = [network.own(app, word) for word in probe["exec"]["command"]]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        return done.returncode == 0
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    ask = probe.get("httpGet") or probe["tcpSocket"]
+    port = network.own(app, str(ports.get(ask["port"], ask["port"])))
+    try:
+        if "tcpSocket" in probe:
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+            return True
+        return httpx.get(f"http://127.0.0.1:{port}{ask['path']}", timeout=5).status_code < 400
+    except (httpx.HTTPError, OSError):
+        return False
+
+
+def _container(
+    pod: Object, store: Store, place: Path, environment: dict[str, str], network: Network
+) -> tuple[list[str], dict[str, str]]:
     """Command and variables; mounted folders are folders in `place`, wherever a variable or argument names them.
 
     Raises:
         LookupError: if there is no such config map or secret.
     """
     container = pod["spec"]["containers"][0]
-    mounted = _mounts(pod, container, store, place)
-    variables = dict(_variables(pod, container, store))
+    mounted = _mounts(pod, container, store, place, network)
+    app = pod["metadata"]["labels"].get("app", "")
+    variables = {name: network.own(app, value) for name, value in _variables(pod, container, store)}
 
     def here(text: str) -> str:
         for path, folder in sorted(mounted.items(), key=lambda one: -len(one[0])):
             text = re.sub(rf"(?<![\w/.]){re.escape(path)}(?=/|$|[\s'\",])", str(folder), text)
-        return text
+        return network.here(text)
 
     def expanded(text: str) -> str:
         return re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), text)
@@ -270,7 +310,7 @@ def _container(pod: Object, store: Store, place: Path, environment: dict[str, st
     whole = {**base, **environment, **{name: here(value) for name, value in variables.items()}}
     whole |= {"TMPDIR": str(place / "tmp"), "HOME": str(place / "tmp")}
     command = [*container.get("command", []), *container.get("args", [])]
-    return [here(expanded(_as_localhost(pod, word))) for word in command], whole
+    return [here(expanded(_as_localhost(pod, network.own(app, word)))) for word in command], whole
 
 
 def _as_localhost(pod: Object, word: str) -> str:
@@ -279,7 +319,7 @@ def _as_localhost(pod: Object, word: str) -> str:
     return re.sub(rf"^[\w-]+\.{re.escape(service)}$", "127.0.0.1", word) if service else word
 
 
-def _mounts(pod: Object, container: Object, store: Store, place: Path) -> dict[str, Path]:
+def _mounts(pod: Object, container: Object, store: Store, place: Path, network: Network) -> dict[str, Path]:
     """Where each mounted folder is. Mounts of single files lie in the folder that is mounted around them."""
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
     mounts = [one for one in container.get("volumeMounts", []) if one["mountPath"] not in ("/tmp", "/dev/shm")]
@@ -292,7 +332,7 @@ def _mounts(pod: Object, container: Object, store: Store, place: Path) -> dict[s
     for mount in mounts:
         volume = volumes[mount["name"]]
         if "configMap" in volume or "secret" in volume:
-            content = _content(store, pod, volume)
+            content = {name: network.here(text) for name, text in _content(store, pod, volume).items()}
             path = Path(mount["mountPath"])
             if file := mount.get("subPath"):
                 folder = folders.setdefault(str(path.parent), place / mount["name"])
@@ -313,11 +353,12 @@ def _content(store: Store, pod: Object, volume: Object) -> dict[str, str]:
 
 
 def _data(store: Store, pod: Object, plural: str, name: str) -> dict[str, str]:
-    """Of a config map or secret; secrets are kept as `stringData` here."""
+    """Of a config map or secret."""
     found = store.get(plural, pod["metadata"]["namespace"], name)
     if found is None:
         raise LookupError(f'{plural.removesuffix("s")} "{name}" not found')
-    return found.get("data", {}) | found.get("stringData", {})
+    data = found.get("data", {})
+    return {key: b64decode(value).decode() for key, value in data.items()} if plural == "secrets" else data
 
 
 def _variables(pod: Object, container: Object, store: Store) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,178 @@
+"""The platform on Kubernetes: from landed files to a served model, and what happens to a training on its way.
+
+The scenarios follow each other on one platform. `make test-cluster` runs them on a real cluster.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from rich.console import Console
+
+from ml_platform.core import keys
+from ml_platform.local import demo
+from ml_platform.local.demo import MODEL, Outcome, World
+from ml_platform.local.producer import simulated
+from ml_platform.resources.object_store import client_options
+from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster
+from ml_platform_tests.conftest import FIRST_DAY
+
+CANDIDATE = keys.candidate(MODEL)
+STEP = CANDIDATE.replace("/", "__")
+PLAIN = "{profiles: {gpu-training: {cpu: 250m, memory: 1Gi}}}"
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Cluster) -> date:
+    """The training date of the model that came of 60 landed days."""
+    files = simulated(60, 2_000, FIRST_DAY, 7, timedelta(days=7))
+    world, outcome = World.at(cluster.settings), Outcome()
+    arrived = demo.watch_until_deployed(world, files, outcome, Console(stderr=True))
+    assert arrived, outcome.failures
+    demo.ask(world, files, outcome)
+    assert not outcome.failures
+    return world.lake.days(keys.training_set(MODEL))[-1]
+
+
+@pytest.fixture
+def training(cluster: Cluster, trained: date) -> str:
+    """A training that has begun: the id of its run."""
+    return cluster.launch([CANDIDATE], trained.isoformat())
+
+
+def assert_succeeds(cluster: Cluster, run: str) -> None:
+    assert cluster.ended(run) == "SUCCESS", cluster.story(run)
+
+
+def limits(pod: object) -> dict[str, str]:
+    return pod.spec.containers[0].resources.limits  # type: ignore[attr-defined]
+
+
+def test_schemas_were_migrated_before_anything_else(cluster: Cluster) -> None:
+    cluster.eventually(lambda: cluster.batch.read_namespaced_job("migration", NAMESPACE).status.succeeded == 1, 600)
+
+
+def test_landed_files_become_a_gated_model_that_answers(trained: date) -> None:
+    assert trained == date(2018, 5, 31)
+
+
+def test_every_step_was_a_pod_of_its_own_with_what_the_model_file_asks_for(cluster: Cluster, trained: date) -> None:
+    pods = cluster.pods({COMPONENT: "step_worker"})
+    assert {STEP, "fraud_detection__evaluation", "transactions__raw"} <= {
+        pod.metadata.labels["dagster/op"] for pod in pods
+    }
+    candidate = next(pod for pod in pods if pod.metadata.labels["dagster/op"] == STEP)
+    assert limits(candidate) == {"memory": "1Gi"}
+    assert candidate.spec.active_deadline_seconds is None  # that is the Job's
+    assert candidate.spec.security_context.run_as_non_root
+    assert candidate.spec.containers[0].security_context.read_only_root_filesystem
+
+
+def test_step_whose_pod_is_killed_is_tried_again_and_its_log_is_in_s3_while_it_runs(
+    cluster: Cluster, training: str
+) -> None:
+    s3 = boto3.client("s3", **client_options(cluster.settings))
+
+    def logged() -> bool:
+        found = s3.list_objects_v2(Bucket="logs", Prefix=f"compute-logs/storage/{training}").get("Contents", [])
+        return any(one["Size"] for one in found)
+
+    cluster.kill(cluster.running_pod(training, STEP))
+    cluster.running_pod(training, STEP)
+    cluster.eventually(logged, 60, "a log in S3")
+    assert cluster.status(training) == "STARTED"
+    assert_succeeds(cluster, training)
+    assert any(event["__typename"] == "ExecutionStepUpForRetryEvent" for event in cluster.events(training))
+
+
+def test_code_location_is_rolled_under_a_training(cluster: Cluster, training: str) -> None:
+    cluster.running_pod(training, STEP)
+    cluster.restart("dagster-code")
+    assert_succeeds(cluster, training)
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[str]:
+    """The first node, which comes out of this as it was."""
+    name = cluster.node()
+    yield name
+    cluster.uncordon(name)
+    cluster.advertise_gpus(name, 0)
+
+
+def test_node_is_drained_under_a_training(cluster: Cluster, training: str, node: str) -> None:
+    """Run and step are asked to go; the run is taken up again, the step goes on from its checkpoint."""
+    pod = cluster.running_pod(training, STEP)
+    cluster.drain(pod.spec.node_name, {"dagster/run-id": training})
+    cluster.eventually(
+        lambda: not [one for one in cluster.pods({"dagster/run-id": training}) if one.status.phase == "Running"], 120
+    )
+    assert cluster.status(training) == "STARTED"
+    cluster.uncordon(node)
+    assert_succeeds(cluster, training)
+
+
+@pytest.fixture
+def differing(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+    """Say what a training gets otherwise than the overlay does, for as long as a test takes."""
+
+    def differ(resources: str) -> None:
+        cluster.configure(
+            ML_PLATFORM_CLUSTER=f"{{profiles: {{gpu-training: {{cpu: 250m, memory: 1Gi, {resources}}}}}}}"
+        )
+
+    yield differ  # runs that begin from now on have it
+    cluster.configure(ML_PLATFORM_CLUSTER=PLAIN)
+
+
+def test_training_with_a_gpu_waits_for_a_node_that_has_one(
+    cluster: Cluster, trained: date, node: str, differing: Callable[[str], None]
+) -> None:
+    differing("gpu: 1")
+    run = cluster.launch([CANDIDATE], trained.isoformat())
+    of_step = {"dagster/run-id": run, "dagster/op": STEP}
+    cluster.eventually(lambda: bool(cluster.pods(of_step)), 300, "a pod of the step")
+    (pod,) = cluster.pods(of_step)
+    assert limits(pod) == {"memory": "1Gi", "nvidia.com/gpu": "1"}
+    assert pod.status.phase == "Pending"
+    cluster.advertise_gpus(node, 1)
+    assert cluster.running_pod(run, STEP).spec.node_name == node
+    assert_succeeds(cluster, run)
+
+
+@pytest.fixture
+def of_two_pods(cluster: Cluster, trained: date, differing: Callable[[str], None]) -> tuple[str, list[Any]]:
+    """The run of a training in two pods of a Job of its own, and these, once they train."""
+    differing("nodes: 2, processes: 1")
+    run = cluster.launch([CANDIDATE], trained.isoformat())
+
+    def running() -> list[Any]:
+        return [
+            pod for pod in cluster.pods({"dagster/run-id": run, COMPONENT: "training"}) if pod.status.phase == "Running"
+        ]
+
+    cluster.eventually(lambda: len(running()) == 2, 300, "two pods that train")
+    return run, running()
+
+
+def test_training_of_two_pods_goes_on_after_one_was_evicted(
+    cluster: Cluster, of_two_pods: tuple[str, list[Any]]
+) -> None:
+    run, pods = of_two_pods
+    cluster.evict(pods[1])
+    assert_succeeds(cluster, run)
+    assert any("preempted, no failure" in str(event.get("message")) for event in cluster.events(run))
+
+
+def test_cancelled_run_leaves_no_pod(cluster: Cluster, of_two_pods: tuple[str, list[Any]]) -> None:
+    run, _ = of_two_pods
+    cluster.cancel(run)
+    assert cluster.ended(run) == "CANCELED", cluster.story(run)
+    cluster.eventually(
+        lambda: (
+            not [pod for pod in cluster.pods({"dagster/run-id": run}) if pod.status.phase in ("Running", "Pending")]
+        ),
+        120,
+    )
