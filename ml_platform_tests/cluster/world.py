@@ -25,6 +25,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.conftest import free_port
 from ml_platform_tests.k8s.double import Double
+from ml_platform_tests.k8s.test_manifests import rendered
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
@@ -182,14 +183,6 @@ class Cluster:
             time.sleep(1)
 
 
-def rendered() -> list[dict[str, Any]]:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl on this machine, which renders the overlay")
-    done = subprocess.run(["kubectl", "kustomize", str(OVERLAY)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
-
 def secrets() -> dict[str, str]:
     """What the overlay keeps secret."""
     lines = (OVERLAY / "secrets.env").read_text().splitlines()
@@ -202,7 +195,7 @@ def secrets() -> dict[str, str]:
 @contextmanager
 def on_double(folder: Path, postgres_url: str) -> Iterator[tuple[Cluster, Double]]:
     """All workloads of the overlay but PostgreSQL, which is the tests' own, as processes of this machine."""
-    manifests = rendered()
+    manifests = rendered("local")
     if shutil.which("redis-server") is None:
         pytest.skip("no Redis on this machine: there is no `redis-server` on the PATH (apt-get install redis-server)")
     with Double(folder, {"OMP_NUM_THREADS": "1"}, NAMESPACE) as double:

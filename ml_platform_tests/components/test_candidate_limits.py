@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from ml_platform.components import resources as adapters
 from ml_platform.components.candidate import candidate_asset
 from ml_platform.components.graph import asset_key
+from ml_platform.components.launching import BYTES
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
@@ -75,7 +77,8 @@ def materialized(catalog: Catalog, trainer: str = "mlp", **resources: Any) -> tu
     given = {"candidates": [{"trainer": trainer, "params": PARAMS}], "features": ["size"], "resources": resources}
     spec = ModelSpec.model_validate(fraud | {"name": MODEL} | given)
     lake = Lake.at(load_settings())
-    lake.write_table(keys.training_set(MODEL), DAY, training_rows(), [])
+    rows = training_rows()
+    lake.write_table(keys.training_set(MODEL), DAY, rows, [], {BYTES: str(rows.nbytes)})
     asset = candidate_asset(spec, Catalog(catalog.sources, {"size": SIZE}, {MODEL: spec}))
     wanted = {"lake": adapters.lake, "tracking": adapters.tracking}
     result = dg.materialize([asset], partition_key=DAY.isoformat(), resources=wanted, raise_on_error=False)
@@ -87,11 +90,15 @@ def weights(lake: Lake) -> bytes:
     return lake.read_files(keys.candidate(MODEL), DAY)["model.safetensors"]
 
 
+def metadata(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:
+    (made,) = result.asset_materializations_for_node("__".join(asset_key(keys.candidate(MODEL)).path))
+    return {name: value.value for name, value in made.metadata.items()}
+
+
 def tracked(settings: Settings, result: dg.ExecuteInProcessResult) -> tuple[str, list[int]]:
     """The MLflow run's status, and the epochs that it has a training loss of."""
-    metadata = result.asset_materializations_for_node("__".join(asset_key(keys.candidate(MODEL)).path))[0].metadata
     client = mlflow.MlflowClient(settings.mlflow_url)
-    run = str(metadata["mlflow_run_id"].value)
+    run = str(metadata(result)["mlflow_run_id"])
     epochs = [metric.step for metric in client.get_metric_history(run, "train_loss")]
     return client.get_run(run).info.status, epochs
 
@@ -104,6 +111,25 @@ def test_step_trains_in_processes_of_its_own_as_by_itself(catalog: Catalog, envi
     assert tracked(environment, result) == ("FINISHED", [1, 2, 3])
     assert lake.manifest(keys.training_job(MODEL, 1), DAY) is None
     assert not list(Path(lake.root).rglob("*.checkpoint"))
+
+
+@pytest.mark.parametrize(("up_to", "place"), [("20k", 2), ("100k", 1)])
+def test_size_of_the_training_follows_the_training_set_and_is_said(
+    catalog: Catalog, environment: Settings, up_to: str, place: int
+) -> None:
+    sizes = [{"up_to": up_to, "cpu": 2}, {"cpu": 6, "gpu": 4}]
+    said = metadata(materialized(catalog, sizes=sizes)[0])
+    words = {1: "at most 100k): 2 CPU, 2Gi", 2: "more than all others): 6 CPU, 2Gi, 4 GPUs"}
+    assert said["resources"] == f"size {place} of 2 ({words[place]}"
+    assert said["training_set_bytes"] == training_rows().nbytes
+
+
+def test_pods_of_a_training_need_a_run_that_is_one(
+    catalog: Catalog, environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ML_PLATFORM_EXECUTOR", "k8s")
+    with pytest.raises(AssertionError, match="needs runs that are pods"):
+        materialized(catalog, launcher="job")
 
 
 @pytest.mark.parametrize("retries", [0, 3])

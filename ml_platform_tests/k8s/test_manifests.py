@@ -22,14 +22,18 @@ WORKLOADS = ("Deployment", "Job", "StatefulSet", "DaemonSet")
 Manifest = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=OVERLAYS)
-def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
+def rendered(name: str) -> list[Manifest]:
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl on this machine, which renders the overlays")
-    command = ["kubectl", "kustomize", str(K8S / "overlays" / request.param)]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert rendered.returncode == 0, rendered.stderr
-    return list(yaml.safe_load_all(rendered.stdout))
+    command = ["kubectl", "kustomize", str(K8S / "overlays" / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
+    return rendered(request.param)
 
 
 def of_kind(overlay: list[Manifest], *kinds: str) -> Iterator[Manifest]:
