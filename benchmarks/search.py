@@ -1,9 +1,10 @@
-"""What a search costs beyond its fits: 18 trials in processes of their own, against bare Dagster with the same steps that do nothing."""
+"""What a search costs beyond its fits: 18 trials in processes of their own, against the same steps with nothing in them."""
 
 import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import dagster as dg
 import numpy as np
 
 from benchmarks.figure import Figure
+from ml_platform.components.execution import executor, training_run_config
 from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
-from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_job, training_rows
+from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_in_processes, training_rows
 
 TRIALS, PARALLEL = 18, 2
 SEARCH = {
@@ -35,9 +38,10 @@ def search() -> Iterator[Figure]:
         lake = Lake.at(load_settings())
         lake.write_table(keys.training_set(MODEL), DAY, training_rows(spec, per_day=3_000), [])
         with dg.instance_for_test() as instance:
-            empty = _seconds(dg.reconstructable(bare_job), instance, {})
-            trials = {"dagster/partition": DAY.isoformat()}
-            wall = _seconds(dg.reconstructable(search_job), instance, trials, [dg.AssetKey([MODEL, "trials"])])
+            empty = _seconds(
+                dg.execute_job(dg.reconstructable(bare_job), instance, run_config=training_run_config(spec))
+            )
+            wall = _seconds(search_in_processes(instance, spec, "trials"))
         records = outcomes(lake, MODEL, DAY)[1].records
     assert [one.status for one in records] == ["complete"] * TRIALS, "every trial is fitted"
     fits = np.array([one.seconds for one in records])
@@ -66,12 +70,11 @@ def bare_job() -> dg.JobDefinition:
     def steps() -> Any:
         choose(start().map(lambda named: trial(named)).collect())
 
-    executor = dg.multiprocess_executor.configured({"start_method": {"spawn": {}}, "max_concurrent": PARALLEL})
-    return dg.job(executor_def=executor)(steps)
+    return dg.job(executor_def=executor(load_settings(), Catalog({}, {}, {})))(steps)
 
 
-def _seconds(job: Any, instance: dg.DagsterInstance, tags: dict[str, str], selection: Any = None) -> float:
+def _seconds(run: AbstractContextManager[dg.JobExecutionResult]) -> float:
     began = time.perf_counter()
-    with dg.execute_job(job, instance, tags=tags, asset_selection=selection) as result:
+    with run as result:
         assert result.success
     return time.perf_counter() - began

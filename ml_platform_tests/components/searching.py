@@ -4,10 +4,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from ml_platform.components import resources as adapters
 from ml_platform.components.candidate import candidate_asset
-from ml_platform.components.trials import parallel_limits, trials_asset
+from ml_platform.components.execution import executor, training_run_config
+from ml_platform.components.trials import trials_asset
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import day_range, start_of
@@ -112,20 +113,37 @@ def training_rows(spec: ModelSpec, seed: int = 3, per_day: int = 30) -> pa.Table
 def definitions(spec: ModelSpec) -> dg.Definitions:
     catalog = catalog_of(spec)
     trials, candidate = trials_asset(spec, catalog), candidate_asset(spec, catalog)
-    limits = parallel_limits(catalog)
     return dg.Definitions(
         assets=[trials, candidate],
         jobs=[dg.define_asset_job(JOB, [trials.key, candidate.key])],
         resources={"lake": adapters.lake, "tracking": adapters.tracking},
-        # Not a fork server: it would keep the environment of the first test.
-        executor=dg.multiprocess_executor.configured({"start_method": {"spawn": {}}, "tag_concurrency_limits": limits}),
+        executor=executor(load_settings(), catalog),
     )
 
 
+def search_in_processes(
+    instance: dg.DagsterInstance, spec: ModelSpec, *nouns: str
+) -> AbstractContextManager[dg.JobExecutionResult]:
+    """Materialize as a run of the platform does, each step in a process of its own."""
+    # It would keep the environment that it was started with.
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    return dg.execute_job(
+        dg.reconstructable(search_job),
+        instance,
+        run_config=training_run_config(spec),
+        tags={"dagster/partition": DAY.isoformat()},
+        asset_selection=[dg.AssetKey([MODEL, noun]) for noun in nouns],
+    )
+
+
+def held() -> ModelSpec:
+    """The model in ML_PLATFORM_HOME."""
+    return ModelSpec.model_validate_json((load_settings().home / SPEC).read_text())
+
+
 def search_job() -> dg.JobDefinition:
-    """The job of the model in ML_PLATFORM_HOME: what a step's process loads."""
-    spec = ModelSpec.model_validate_json((load_settings().home / SPEC).read_text())
-    return definitions(spec).resolve_job_def(JOB)
+    """What a step's process loads."""
+    return definitions(held()).resolve_job_def(JOB)
 
 
 @dataclass
@@ -149,13 +167,9 @@ class World:
             asset_selection=keys_, partition_key=DAY.isoformat(), instance=self.instance, raise_on_error=False
         )
 
-    @contextmanager
-    def run_in_processes(self, *selection: str) -> Iterator[dg.JobExecutionResult]:
+    def run_in_processes(self, *selection: str) -> AbstractContextManager[dg.JobExecutionResult]:
         """Materialize, each step in a process of its own."""
-        keys_ = [dg.AssetKey([MODEL, noun]) for noun in selection or ("trials", "candidate")]
-        tags = {"dagster/partition": DAY.isoformat()}
-        with dg.execute_job(dg.reconstructable(search_job), self.instance, tags=tags, asset_selection=keys_) as result:
-            yield result
+        return search_in_processes(self.instance, held(), *(selection or ("trials", "candidate")))
 
     @property
     def fits(self) -> int:
