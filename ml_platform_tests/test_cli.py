@@ -253,7 +253,7 @@ def three_days(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
     source = spec.model_copy(update={"keep_days": 1, "unique_within_days": 1})
     alone, lake, store = Catalog({"transactions": source}, {}, {}), Lake.at(world), ObjectStore.at(world)
-    monkeypatch.setattr("ml_platform.cli.world.load_catalog", lambda first_day: alone)
+    monkeypatch.setattr("ml_platform.cli.world.catalog_at", lambda settings: alone)
     for day in ("2018-04-01", "2018-04-02", "2018-04-03"):
         store.write(f"transactions/{day}/a.csv", f"{HEADER}\n1,{day}T08:00:00,1,1,5\n2,{day}T08:00:00,1,1,-5".encode())
         ingest_day(source, date.fromisoformat(day), alone, Origins(store), lake)
