@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 from benchmarks.figure import Figure
 from ml_platform.components.execution import executor, training_run_config
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog
+from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
 from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_in_processes, training_rows
+from ml_platform_tests.conftest import free_port, mlflow_command, server
 
 TRIALS, PARALLEL = 18, 2
 SEARCH = {
@@ -31,17 +32,19 @@ SEARCH = {
 
 
 def search() -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"ML_PLATFORM_HOME": folder, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        spec = model({"trainer": "mlp", "params": {"epochs": 12, "hidden": [64, 64]}, "search": SEARCH})
-        (Path(folder) / SPEC).write_text(spec.model_dump_json())
+    with tempfile.TemporaryDirectory() as name:
+        folder, port = Path(name), free_port()
+        os.environ |= {"ML_PLATFORM_HOME": name, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        (built_in,) = load_catalog().models["fraud_detection"].candidates
+        spec = model({"trainer": built_in.trainer, "params": built_in.params, "search": SEARCH})
+        (folder / SPEC).write_text(spec.model_dump_json())
         lake = Lake.at(load_settings())
         lake.write_table(keys.training_set(MODEL), DAY, training_rows(spec, per_day=3_000), [])
-        with dg.instance_for_test() as instance:
-            empty = _seconds(
-                dg.execute_job(dg.reconstructable(bare_job), instance, run_config=training_run_config(spec))
-            )
-            wall = _seconds(search_in_processes(instance, spec, "trials"))
+        mlflow = server(mlflow_command(folder, port), f"http://127.0.0.1:{port}/health", folder / "mlflow.log")
+        with mlflow, dg.instance_for_test() as instance:
+            bare, config = dg.reconstructable(bare_job), training_run_config(spec)
+            empty = _seconds(lambda: dg.execute_job(bare, instance, run_config=config))
+            wall = _seconds(lambda: search_in_processes(instance, spec, "trials"))
         records = outcomes(lake, MODEL, DAY)[1].records
     assert [one.status for one in records] == ["complete"] * TRIALS, "every trial is fitted"
     fits = np.array([one.seconds for one in records])
@@ -73,8 +76,8 @@ def bare_job() -> dg.JobDefinition:
     return dg.job(executor_def=executor(load_settings(), Catalog({}, {}, {})))(steps)
 
 
-def _seconds(run: AbstractContextManager[dg.JobExecutionResult]) -> float:
+def _seconds(run: Callable[[], AbstractContextManager[dg.JobExecutionResult]]) -> float:
     began = time.perf_counter()
-    with run as result:
+    with run() as result:
         assert result.success
     return time.perf_counter() - began

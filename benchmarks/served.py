@@ -22,7 +22,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import SqliteStore
 from ml_platform.resources.registry import Registry
 from ml_platform.training.trainers.mlp import MLP, MLPArchitecture
-from ml_platform_tests.conftest import BIN, free_port, server
+from ml_platform_tests.conftest import free_port, mlflow_command, server
 
 MODEL = "benchmark"
 ENTITIES = 10_000
@@ -52,10 +52,7 @@ class World:
 def serving(folder: Path) -> Iterator[World]:
     """MLflow and the server of version 1, whose online store knows `ENTITIES` ids of each kind."""
     settings = Settings(home=folder, mlflow_port=free_port(), model_server_port=free_port())
-    mlflow = [
-        str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination",
-        str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1",
-    ]  # fmt: skip
+    mlflow = mlflow_command(folder, settings.mlflow_port)
     fill(SqliteStore(folder / "online_store.db"))
     environment = {
         "ML_PLATFORM_HOME": str(folder),

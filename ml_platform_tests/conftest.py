@@ -85,6 +85,13 @@ def s3_command(folder: Path, port: int) -> list[str]:
     ]
 
 
+def mlflow_command(folder: Path, port: int) -> list[str]:
+    return [
+        str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real S3 server for the whole session; tests use buckets of their own."""
@@ -97,11 +104,7 @@ def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server for the whole session; tests use model names or fresh registries of their own."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    command = [
-        str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
-    with server(command, f"http://127.0.0.1:{port}/health", folder / "server.log"):
+    with server(mlflow_command(folder, port), f"http://127.0.0.1:{port}/health", folder / "server.log"):
         yield f"http://127.0.0.1:{port}"
 
 

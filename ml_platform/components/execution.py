@@ -11,7 +11,13 @@ from ml_platform.core.settings import Settings, load_settings
 from ml_platform.core.spec import ModelSpec
 
 # What steps that train import anyway: together five seconds of processor time, once a run instead of once a step.
-TRAINING_LIBRARIES = ("torch", "torch._dynamo", "mlflow", "sklearn.metrics")
+TRAINING_LIBRARIES = (
+    "torch",
+    "torch._dynamo",
+    "dagster_mlflow.resources",
+    "mlflow.store.tracking.rest_store",
+    "sklearn.metrics",
+)
 SEARCH_LIBRARIES = ("optuna",)
 
 

@@ -21,6 +21,7 @@ from dagster._core.events import EngineEventData
 
 from ml_platform.core.digest import of_bytes
 from ml_platform.core.errors import Interrupted
+from ml_platform.resources.mlflow_client import prepare_mlflow
 
 CLAIM = "mlflow_run"
 SAMPLED_EVERY = 5  # seconds between samples of the system's metrics
@@ -52,6 +53,7 @@ class Tracking:
         """
         from dagster_mlflow.resources import MlFlow  # it imports MLflow and pandas
 
+        prepare_mlflow()
         with _alone(self.tracking_uri):
             run_id = self._run_id(experiment)
         config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri, "mlflow_run_id": run_id}

@@ -34,6 +34,7 @@ from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import training_config
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
+from ml_platform.resources.mlflow_client import mlflow_client
 from ml_platform.resources.stopping import Stop
 from ml_platform.resources.trials import LakeTrials, conclude, fingerprint
 from ml_platform.training.training_set import LABEL, SPLIT, search_part, split_columns
@@ -209,10 +210,9 @@ class NestedRun:
 def nested_run(tracking: Tracking, experiment: str, record: Record) -> Iterator[NestedRun]:
     """The MLflow run of a trial, nested in that of the training; a trial that is tried again goes on with its run."""
     from mlflow.entities import Param
-    from mlflow.tracking import MlflowClient
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-    client = MlflowClient(tracking.tracking_uri)
+    client = mlflow_client(tracking.tracking_uri)
     if record.tracking_run:
         run = NestedRun(client, record.tracking_run)
         client.update_run(run.id, "RUNNING")

@@ -1,6 +1,5 @@
 """The model registry on MLflow: versions are bundles, identified by their digest; aliases say what they are for."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lease import LEASE_TAG, Lease, lease
+from ml_platform.resources.mlflow_client import mlflow_client
 from ml_platform.rollout.standing import (
     ALIASES,
     Record,
@@ -37,15 +37,9 @@ EVENT = "ml_platform.event."  # what tags of versions begin with that say what w
 
 class Registry:
     def __init__(self, tracking_uri: str, clock: Callable[[], float] = time.time) -> None:
-        # MLflow's own defaults keep a caller waiting for minutes when the server is down.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        from mlflow import MlflowClient
-
         self.tracking_uri = tracking_uri
         self.clock = clock
-        self.client = MlflowClient(tracking_uri, tracking_uri)
+        self.client = mlflow_client(tracking_uri)
 
     @classmethod
     def at(cls, settings: Settings) -> "Registry":
