@@ -26,7 +26,7 @@ demo: $(INSTALLED)  ## the main job, end to end: [DAYS=60 or INPUT=<folder of da
 	$(BIN)/ml-platform demo $(if $(DAYS),--days $(DAYS)) $(if $(INPUT),--input $(INPUT)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
 test: $(INSTALLED) check  ## house rules, then every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=...]
 	ML_PLATFORM_TEST_CLUSTER=1 REPOSITORY=$(REPOSITORY) TAG=$(TAG) $(BIN)/pytest ml_platform_tests/cluster
