@@ -24,12 +24,12 @@ from ml_platform.components.graph import (
 )
 from ml_platform.components.launching import BYTES, launcher_of, sized
 from ml_platform.components.progress import Progress
-from ml_platform.components.stopping import within_limits
+from ml_platform.components.stopping import is_last_try, within_limits
 from ml_platform.components.tracking import Tracking, log_files
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
-from ml_platform.core.errors import LakeError
+from ml_platform.core.errors import LakeError, WorkloadError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.core.tasks import METRICS
 from ml_platform.features.engine import Engine
@@ -180,7 +180,11 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             resources, said = sized(spec, lake.require(keys.training_set(spec.name), day))
             context.add_asset_metadata(said)
             fit = fitting(launcher_of(context, catalog, resources), lake, spec.name, day, context.log.info)
-            result, trained = train(found, catalog, day, lake, run_id, progress, stop.asked, fit)
+            last = is_last_try(context, spec.resources)
+            result, trained = train(
+                found, catalog, day, lake, run_id, progress, stop.asked, fit,
+                lambda error: isinstance(error, WorkloadError | LakeError) and not last,
+            )  # fmt: skip
             leaderboard = trained.leaderboard
             for entry in leaderboard:
                 if entry.note:
@@ -216,6 +220,7 @@ def train(
     on_epoch: Any,
     interrupted: Callable[[], bool] = lambda: False,
     fit: Any = None,
+    may_pass: Callable[[Exception], bool] = lambda error: False,
 ) -> tuple[dg.MaterializeResult, Trained]:
     training_set = lake.require(keys.training_set(spec.name), day)
     checkpoints = {
@@ -235,6 +240,7 @@ def train(
         interrupted,
         fit,
         described=json.loads(training_set.tags.get(DESCRIBED, "{}")),
+        may_pass=may_pass,
     )
     files = trained.files
     inputs = [training_set.as_input(keys.training_set(spec.name), day)]

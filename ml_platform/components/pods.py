@@ -7,6 +7,7 @@ is taken up again stumbles over the Job of a step that it had begun; and it wait
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from ml_platform.resources.job_launcher import OUTAGE, STUCK_FOR, Namespace
 from ml_platform.resources.training_pods import standing
 
 PAUSE = 10.0  # seconds between tries
+GRACE = 30.0  # seconds after the moment at which a pod should be gone
 
 
 def executor_of_pods() -> dg.ExecutorDefinition:
@@ -79,9 +81,11 @@ class PodSteps(StepHandler):
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         result = self._handler.check_step_health(step_handler_context)
-        if not result.is_healthy:
-            return result
         (step,) = step_handler_context.execute_step_args.step_keys_to_execute or [""]
+        if not result.is_healthy:
+            # To Kubernetes a pod that is told to go has failed; until it is gone it may save and say what has become of it.
+            saving = any(_is_going(pod) for pod in _pods(step_handler_context, step))
+            return CheckStepHealthResult.healthy() if saving else result
         now_is = standing({}, _pods(step_handler_context, step))
         if now_is.state != "stuck":
             self._stuck_since.pop(step, None)
@@ -95,6 +99,14 @@ class PodSteps(StepHandler):
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         yield from self._handler.terminate_step(step_handler_context)
+
+
+def _is_going(pod: dict[str, Any]) -> bool:
+    """Whether it still runs, though it was told to go; of a node that is gone nobody will say that it has ended."""
+    deadline = pod["metadata"].get("deletionTimestamp")
+    if not deadline or pod["status"].get("phase") != "Running":
+        return False
+    return datetime.now(UTC) < datetime.fromisoformat(deadline) + timedelta(seconds=GRACE)
 
 
 def _namespace(context: StepHandlerContext) -> Namespace:

@@ -55,6 +55,11 @@ def _is_cancelled(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> 
     return run is None or run.status in _CANCELLED
 
 
+def is_last_try(context: dg.AssetExecutionContext | dg.OpExecutionContext, resources: ResourcesSpec) -> bool:
+    """Whether the step is not tried again if it fails."""
+    return context.retry_number - preemptions(context) >= resources.retried.max
+
+
 def preemptions(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> int:
     """How many of this step's tries in this run ended by preemption."""
     if not context.retry_number:

@@ -65,10 +65,12 @@ class Tracking:
             with system_metrics(run_id, self.tracking_uri, self.log):
                 yield mlflow
         except (Interrupted, KeyboardInterrupt, DagsterExecutionInterruptedError):
-            mlflow.end_run("KILLED")
+            with outlived(self.log):
+                mlflow.end_run("KILLED")
             raise
         except BaseException:
-            mlflow.end_run("FAILED")
+            with outlived(self.log):
+                mlflow.end_run("FAILED")
             raise
         mlflow.end_run("FINISHED")
 
@@ -157,6 +159,17 @@ def system_metrics(run_id: str, tracking_uri: str, log: dg.DagsterLogManager) ->
             monitor.mlflow_logger.flush()
         except (MlflowException, RequestException) as error:
             log.warning(f"the last metrics of the system were not logged: {error}")
+
+
+@contextmanager
+def outlived(log: dg.DagsterLogManager) -> Iterator[None]:
+    """What is told to MLflow while an error is on its way, which is not lost if MLflow is away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        log.warning(f"MLflow was not told: {error}")
 
 
 def log_files(mlflow: Any, files: Mapping[str, bytes], folder: str) -> None:

@@ -23,7 +23,8 @@ from ml_platform.components.graph import (
 )
 from ml_platform.components.launching import launcher_of, sized
 from ml_platform.components.resources import Tracking
-from ml_platform.components.stopping import preemptions, within_limits
+from ml_platform.components.stopping import is_last_try, within_limits
+from ml_platform.components.tracking import outlived
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import Interrupted
@@ -136,7 +137,7 @@ def run_trial(
     if before and before.done:
         context.log.info(f"{name} was {before.status} in run {before.run}: reused")
         return before
-    last_try = context.retry_number - preemptions(context) >= spec.resources.retried.max
+    last_try = is_last_try(context, spec.resources)
     if last_try and before and before.run == context.run_id and before.status == "running" and not before.error:
         died = f"its process died in try {context.retry_number}; out of memory? see `resources`"
         kept.write(lost := before.model_copy(update={"status": "failed", "error": died}))
@@ -226,7 +227,8 @@ def nested_run(tracking: Tracking, experiment: str, record: Record) -> Iterator[
     try:
         yield run
     except BaseException as error:
-        client.set_terminated(run.id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
+        with outlived(tracking.log):
+            client.set_terminated(run.id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
         raise
     client.set_terminated(run.id, run.status)
 
@@ -266,7 +268,7 @@ def choose_winners(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, run
             training_set=training_set.content_hash,
             candidate=candidate.model_dump(mode="json"),
             winner=best.trial,
-            records=tuple(records),
+            records=tuple(found[name] for name in names if name in found),  # of one that is lost there is no point
         )
         values = {n: one.metrics[spec.select_by] for n, one in enumerate(records) if one.status == "complete"}
         pruned = [n for n, one in enumerate(records) if one.status == "pruned"]

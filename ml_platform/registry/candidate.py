@@ -81,11 +81,13 @@ def train_candidate(
     interrupted: Callable[[], bool] = lambda: False,
     fit: Callable[[int, CandidateSpec, Labelled, Labelled, Context], Trainer] | None = None,
     described: Mapping[str, Any] | None = None,
+    may_pass: Callable[[Exception], bool] = lambda error: False,
 ) -> Trained:
     """Fit the transforms, then every candidate on the same rows, and pack the best by `spec.select_by`.
 
     `checkpoints` gives for a candidate's position, from 1, where its fit goes on from if it was interrupted; `fit` fits the
     candidate at a position otherwise than in this process. `described` is what the manifest says of the training set.
+    What went wrong with a candidate is noted, unless it `may_pass`: then it is raised, for the training is tried again.
     With several candidates the figures that `on_epoch` hears begin with `<position>_<trainer>_`.
 
     Raises:
@@ -101,7 +103,10 @@ def train_candidate(
         kept = checkpoints(position) if checkpoints else None
         context = prepared.context(spec, heard, kept, interrupted)
         how = partial(fit, position) if fit else fit_here
-        attempts.append(attempt(label, candidate, spec.select_by, prepared.train, prepared.validation, context, how))
+        tried = attempt(label, candidate, spec.select_by, prepared.train, prepared.validation, context, how)
+        if tried.problem and may_pass(tried.problem):
+            raise tried.problem
+        attempts.append(tried)
     best, trainer, leaderboard = select(attempts, spec.select_by, subject)
     files = bundle.pack(
         spec,

@@ -7,7 +7,16 @@ from ml_platform.core.spec.resources import TolerationSpec
 
 # The step itself stops at its timeout and says why; the pod's deadline is for one that hangs.
 STARTS_AND_STOPS = 600  # seconds: image, definitions, rows, last checkpoint
-NOT_BESIDE = {"gpu": 0, "gpu_type": (), "shm": None}  # of a step that leaves fitting to other pods
+# Of a step that leaves fitting to other pods: it is small, may be anywhere, takes no volume from them, and may start Jobs.
+NOT_BESIDE = {
+    "gpu": 0,
+    "gpu_type": (),
+    "shm": None,
+    "spot": False,
+    "node_selector": {},
+    "volumes": (),
+    "service_account": None,
+}
 
 
 def pool(resources: ResourcesSpec) -> str:

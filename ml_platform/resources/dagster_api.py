@@ -12,6 +12,7 @@ from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 
 TIMEOUT = 60.0  # seconds; a webserver that has just started loads the definitions first
+PAUSES = (0.5, 1.5)  # seconds before it is asked again
 OVER = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")  # of a backfill
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")  # of a run
 
@@ -70,7 +71,7 @@ class DagsterApi:
             StackError: if nobody answers at the URL, or the answer is an error.
         """
         try:
-            answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=TIMEOUT)
+            answer = self._answer({"query": query, "variables": variables}, is_safe=not query.startswith("mutation"))
             content = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise StackError(
@@ -80,6 +81,17 @@ class DagsterApi:
             message = (content.get("errors") or [{"message": f"status {answer.status_code}"}])[0]["message"]
             raise self._refusal(message)
         return content["data"]
+
+    def _answer(self, body: dict[str, Any], is_safe: bool) -> httpx.Response:
+        """Asked again if nobody was there for a moment; what `is_safe` to be done twice also if the answer was lost."""
+        for pause in (*PAUSES, None):
+            try:
+                return httpx.post(f"{self.url}/graphql", json=body, timeout=TIMEOUT)
+            except httpx.TransportError as error:
+                if pause is None or not (is_safe or isinstance(error, httpx.ConnectError)):
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
 
     def launch_backfill(self, days: Mapping[str, tuple[date, date]]) -> str:
         """Ask for the days, first and last, of each asset to be made; returns the backfill's id."""

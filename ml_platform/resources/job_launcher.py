@@ -68,8 +68,17 @@ class Namespace:
             absent=(404,),
         )
 
-    def create_service(self, body: Mapping[str, Any]) -> None:
-        self._patiently(lambda: self.core.create_namespaced_service(self.name, body), absent=(409,))
+    def put_service(self, body: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
+        """Create it, in the place of one that belongs to another owner and would go with that."""
+        name = body["metadata"]["name"]
+        while self._patiently(lambda: self.core.create_namespaced_service(self.name, body), absent=(409,)) is None:
+            there = self._patiently(
+                lambda: json.loads(self.core.read_namespaced_service(name, self.name, _preload_content=False).data),
+                absent=(404,),
+            )
+            if there and training_pods.belongs(there, owner):
+                return
+            self._patiently(lambda: self.core.delete_namespaced_service(name, self.name), absent=(404,))
 
     def wait_until_gone(self, kind: Kind, name: str, seconds: float = 30.0) -> None:
         """Returns when it is gone, or when the time is over."""
@@ -77,9 +86,10 @@ class Namespace:
         while time.monotonic() < until and self.get(kind, name):
             time.sleep(0.3)
 
-    def pods(self, name: str) -> list[dict[str, Any]]:
-        """Those of a training."""
-        return self.pods_with({LABEL: name})
+    def pods(self, name: str, owner: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Those of a training; only those of one Job, not of one before that had its name, if that is given."""
+        found = self.pods_with({LABEL: name})
+        return [pod for pod in found if owner is None or training_pods.belongs(pod, owner)]
 
     def pods_with(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         selector = ",".join(f"{label}={value}" for label, value in labels.items())
@@ -200,20 +210,23 @@ class JobLauncher:
         nodes = self.nodes if training.on_ranks else 1
         body = make(self.base(name), training, nodes, self.processes)
         body["metadata"]["ownerReferences"] = self.owners
-        while (made := self.namespace.create(self.kind, body)) is None:
+        while True:
+            there = self.namespace.create(self.kind, body)
+            if there:
+                hear(f"started {self.kind} {name}: {nodes} pods with {self.processes} processes each")
+                break
             there = self.namespace.get(self.kind, name)
             if there is None:
                 continue
-            state = training_pods.standing(there, self.namespace.pods(name)).state
+            state = training_pods.standing(there, self.namespace.pods(name, there)).state
             same = there["metadata"].get("annotations", {}).get(ORDERED) == training.content
             if same and state in ("waiting", "running") and "deletionTimestamp" not in there["metadata"]:
                 hear(f"{self.kind} {name} is there already: watching it")
                 self.namespace.own(self.kind, name, self.owners)
-                return
+                break
             self._remove(name)
         if self.kind == "job" and nodes > 1:
-            self.namespace.create_service(training_pods.service(name, made))
-        hear(f"started {self.kind} {name}: {nodes} pods with {self.processes} processes each")
+            self.namespace.put_service(training_pods.service(name, there), there)
 
     def _end(
         self, name: str, pods: "_Pods", training: Training, hear: Hear, interrupted: Callable[[], bool]
@@ -226,9 +239,10 @@ class JobLauncher:
             if interrupted():
                 self._remove(name)
                 raise Interrupted(training.subject, "was asked to stop", AGAIN)
-            there = self.namespace.pods(name)
+            owner = self.namespace.get(self.kind, name)
+            there = self.namespace.pods(name, owner)
             pods.follow(there)
-            now_is = training_pods.standing(self.namespace.get(self.kind, name), there, nodes)
+            now_is = training_pods.standing(owner, there, nodes)
             now = time.monotonic()
             if now_is.state in ("done", "taken", "late", "failed"):
                 return now_is

@@ -7,6 +7,7 @@ outcome as a line of JSON, anything else is for people.
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -102,7 +103,7 @@ class LocalLauncher:
                 process.kill()  # its ranks go with it; the pipe closes when they are gone
                 with suppress(subprocess.TimeoutExpired):
                     process.communicate(timeout=LAST_WAIT)
-        if process.returncode == EX_TEMPFAIL:
+        if process.returncode in (EX_TEMPFAIL, -signal.SIGTERM):  # the latter while it was starting
             raise Interrupted(training.subject, "was asked to stop", AGAIN)
         if process.returncode:
             problem = f"its processes ended with {process.returncode}: {' | '.join(last)}"
@@ -125,7 +126,8 @@ def fitting(
         if not launcher.takes(on_ranks):
             return trainer.fit(candidate.params, train, validation, context)
         job = jobs.to_files(jobs.Job.of(candidate.trainer, candidate.params, context), train, validation)
-        ordered = lake.write_files(keys.training_job(model, name), day, job, [])
+        key, result = keys.training_job(model, name), keys.trained(model, name)
+        ordered = lake.write_files(key, day, job, [])
         training = Training(model, day, name, on_ranks, ordered.content_hash)
         heard = _Heard(context, log)
         try:
@@ -133,7 +135,10 @@ def fitting(
         except (Interrupted, WorkloadError):
             heard.raise_outcome()  # they said it better
             raise
-        return trainer.load(lake.read_files(keys.trained(model, name), day))
+        if lake.require(result, day).inputs != (ordered.as_input(key, day),):
+            problem = "another run of the same partition has put its job in the place of this one's"
+            raise WorkloadError(training.subject, problem, "let one of them end; it is tried again")
+        return trainer.load(lake.read_files(result, day))
 
     return fit
 

@@ -90,6 +90,11 @@ def reference_to(owner: Object) -> dict[str, str]:
     return {"apiVersion": owner["apiVersion"], "kind": owner["kind"], **named}
 
 
+def belongs(thing: Object, owner: Object) -> bool:
+    """Whether it was made for this very owner, and not for another of the same name."""
+    return owner["metadata"]["uid"] in [one["uid"] for one in thing["metadata"].get("ownerReferences") or ()]
+
+
 def _arguments(training: Training, nodes: int, processes: int, master: str | None) -> list[str]:
     if not training.on_ranks:
         return training.command()
@@ -150,6 +155,8 @@ def standing(found: Object | None, pods: Sequence[Object], nodes: int = 1) -> St
         return Standing("taken", f"{_name(ended[0][0])} was asked to stop")
     if ended:
         return Standing("failed", "; ".join(_ended(*one) for one in ended))
+    if over and (going := [_name(pod) for pod in pods if "deletionTimestamp" in pod["metadata"]]):
+        return Standing("taken", f"{going[0]} was told to go")
     if over:
         return Standing("failed", over.get("message") or over.get("reason") or "no reason is given")
     if stuck := [words for pod in pods for words in _stuck(pod)]:

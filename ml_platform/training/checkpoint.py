@@ -68,7 +68,15 @@ def fingerprint(params: BaseModel, train: Labelled, validation: Labelled, contex
     hashes = [(str(a.dtype), a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for a in arrays]
     features = [asdict(feature) for feature in context.features]
     return digest.of_json(
-        [params.model_dump(mode="json"), context.task, context.classes, context.seed, features, hashes]
+        [
+            digest.code_version(),
+            params.model_dump(mode="json"),
+            context.task,
+            context.classes,
+            context.seed,
+            features,
+            hashes,
+        ]
     )
 
 

@@ -26,6 +26,7 @@ from datetime import date
 from typing import TextIO
 
 from ml_platform.core import keys
+from ml_platform.core.digest import code_version
 from ml_platform.core.errors import Interrupted, PlatformError
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.checkpoints import LakeCheckpoints
@@ -36,6 +37,7 @@ from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Context, trainer_named
 
 PORT = 29500  # torch's own default
+MEET_WITHIN = 3_600  # seconds in which the other machines may come; torch's default is 600
 SET_BY_OPERATORS = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 
 
@@ -75,7 +77,7 @@ def _fit_as_rank(options: argparse.Namespace, interrupted: Callable[[], bool]) -
 
 
 def fit(lake: Lake, model: str, day: date, name: str, interrupted: Callable[[], bool] = lambda: False) -> None:
-    """Fit a job and store what came of it; nothing, if that is there already.
+    """Fit a job and store what came of it; nothing, if this code has done so already.
 
     Raises:
         LakeError: if there is no such job.
@@ -85,7 +87,7 @@ def fit(lake: Lake, model: str, day: date, name: str, interrupted: Callable[[], 
     key, result = keys.training_job(model, name), keys.trained(model, name)
     ordered = lake.require(key, day).as_input(key, day)
     done = lake.manifest(result, day)
-    if done and done.inputs == (ordered,):
+    if done and done.inputs == (ordered,) and done.code_version == code_version():
         return
     job, train, validation = jobs.from_files(lake.read_files(key, day), keys.partition(key, day))
     checkpoints = LakeCheckpoints(lake, keys.checkpoint(model, name), day)
@@ -122,6 +124,7 @@ def _as_processes(options: argparse.Namespace) -> int:
     if options.nodes > 1:
         meeting = ["--nnodes", str(options.nodes), "--node-rank", options.node]
         meeting += ["--master-addr", options.master, "--master-port", options.port]
+        meeting += ["--rdzv-conf", f"timeout={MEET_WITHIN}"]
     for variable in [name for name in os.environ if name in SET_BY_OPERATORS or name.startswith("PET_")]:
         del os.environ[variable]  # of the pods; the ranks get their own, and torchrun takes PET_* for options
     command = [*meeting, "--nproc-per-node", str(options.processes), "-m", "ml_platform.workloads.train"]

@@ -21,7 +21,7 @@ from ml_platform_tests.conftest import FIRST_DAY
 
 CANDIDATE = keys.candidate(MODEL)
 STEP = CANDIDATE.replace("/", "__")
-PLAIN = "{profiles: {gpu-training: {cpu: 250m, memory: 1Gi}}}"
+PLAIN = "{profiles: {gpu-training: {cpu: 250m, memory: 1536Mi}}}"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_step_was_a_pod_of_its_own_with_what_the_model_file_asks_for(clust
         pod.metadata.labels["dagster/op"] for pod in pods
     }
     candidate = next(pod for pod in pods if pod.metadata.labels["dagster/op"] == STEP)
-    assert limits(candidate) == {"memory": "1Gi"}
+    assert limits(candidate) == {"memory": "1536Mi"}
     assert candidate.spec.active_deadline_seconds is None  # that is the Job's
     assert candidate.spec.security_context.run_as_non_root
     assert candidate.spec.containers[0].security_context.read_only_root_filesystem
@@ -120,7 +120,7 @@ def differing(cluster: Cluster) -> Iterator[Callable[[str], None]]:
 
     def differ(resources: str) -> None:
         cluster.configure(
-            ML_PLATFORM_CLUSTER=f"{{profiles: {{gpu-training: {{cpu: 250m, memory: 1Gi, {resources}}}}}}}"
+            ML_PLATFORM_CLUSTER=f"{{profiles: {{gpu-training: {{cpu: 250m, memory: 1536Mi, {resources}}}}}}}"
         )
 
     yield differ  # runs that begin from now on have it
@@ -135,7 +135,7 @@ def test_training_with_a_gpu_waits_for_a_node_that_has_one(
     of_step = {"dagster/run-id": run, "dagster/op": STEP}
     cluster.eventually(lambda: bool(cluster.pods(of_step)), 300, "a pod of the step")
     (pod,) = cluster.pods(of_step)
-    assert limits(pod) == {"memory": "1Gi", "nvidia.com/gpu": "1"}
+    assert limits(pod) == {"memory": "1536Mi", "nvidia.com/gpu": "1"}
     assert pod.status.phase == "Pending"
     cluster.advertise_gpus(node, 1)
     assert cluster.running_pod(run, STEP).spec.node_name == node

@@ -21,6 +21,7 @@ import yaml
 from kubernetes.client import AppsV1Api, BatchV1Api, CoreV1Api
 from kubernetes.config import new_client_from_config
 
+from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.conftest import free_port
@@ -178,7 +179,14 @@ class Cluster:
 
     def eventually(self, condition: Callable[[], bool], timeout: float, what: str = "it") -> None:
         deadline = time.monotonic() + timeout
-        while not condition():
+
+        def holds() -> bool:
+            try:
+                return condition()
+            except (StackError, httpx.HTTPError):  # a forwarded port whose pod is being replaced
+                return False
+
+        while not holds():
             assert time.monotonic() < deadline, f"{what} did not come true within {timeout:.0f} s"
             time.sleep(1)
 
@@ -236,8 +244,10 @@ def _outside(instance: str, kubeconfig: Path) -> str:
 
 @contextmanager
 def on_cluster(folder: Path) -> Iterator[Cluster]:
-    """The overlay with the images that were named, on the cluster of the present kubeconfig."""
+    """The overlay with the images that were named, from nothing, on the cluster of the present kubeconfig."""
     repository, tag = os.environ.get("REPOSITORY", "localhost/ml-platform"), os.environ.get("TAG", "latest")
+    gone = ["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=10m"]
+    subprocess.run(gone, check=True)
     subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
     with ExitStack() as stack:
         urls = {name: stack.enter_context(_forwarded(name, port)) for name, port in SERVICES.items()}

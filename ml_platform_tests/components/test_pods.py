@@ -114,6 +114,13 @@ class Handler(StepHandler):
         yield from ()
 
 
+class Failed(Handler):
+    """That of dagster-k8s, of a Job that has failed."""
+
+    def check_step_health(self, step_handler_context: Any) -> CheckStepHealthResult:
+        return CheckStepHealthResult.unhealthy("Discovered failed Kubernetes job")
+
+
 def context(double: Double) -> Any:
     launcher = SimpleNamespace(job_namespace=double.namespace)
     arguments = SimpleNamespace(step_keys_to_execute=["work"], run_id="r")
@@ -143,6 +150,28 @@ def test_step_that_runs_is_not_begun_anew(double: Double) -> None:
     eventually(lambda: [pod["status"]["phase"] for pod in double.pods()] == ["Running"])
     launch(double, "sleep 30")
     assert uid(double) == before
+
+
+def test_step_whose_pod_is_told_to_go_has_not_failed_before_it_is_gone(double: Double) -> None:
+    launch(double, "trap 'sleep 3; exit 75' TERM; sleep 30 & wait")
+    eventually(lambda: [pod["status"]["phase"] for pod in double.pods()] == ["Running"])
+    time.sleep(0.5)  # the shell sets its trap
+    steps = PodSteps(Failed(double))
+    double.kubelet.delete(double.pods()[0])
+    eventually(lambda: bool(double.store.list("jobs")[0].get("status", {}).get("failed")))
+    assert steps.check_step_health(context(double)).is_healthy
+    eventually(lambda: not double.pods())
+    assert not steps.check_step_health(context(double)).is_healthy
+
+
+def test_step_whose_pod_stays_on_a_node_that_is_gone_has_failed(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(double, "trap '' TERM; sleep 30")
+    eventually(lambda: [pod["status"]["phase"] for pod in double.pods()] == ["Running"])
+    monkeypatch.setattr(pods, "GRACE", -60.0)
+    double.kubelet.delete(double.pods()[0])
+    assert not PodSteps(Failed(double)).check_step_health(context(double)).is_healthy
 
 
 def test_step_whose_image_cannot_be_pulled_is_unhealthy_after_a_while_and_taken_away(double: Double) -> None:

@@ -18,6 +18,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster_mlflow.resources import MlFlow
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 
 from ml_platform.components.progress import Progress
 from ml_platform.components.tracking import Tracking, claims, log_files
@@ -276,7 +277,6 @@ def test_metrics_of_the_system_go_on_from_step_to_step(tracking: Tracking, mlflo
 def test_failure_to_log_the_last_metrics_of_the_system_fails_no_step(
     tracking: Tracking, mlflow_url: str, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow.exceptions import MlflowException
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     def refuse(self: Any, metrics: Any) -> None:
@@ -286,6 +286,16 @@ def test_failure_to_log_the_last_metrics_of_the_system_fails_no_step(
     with tracking.step(experiment):
         pass
     assert [found.info.status for found in runs_of(mlflow_url, experiment)] == ["FINISHED"]
+
+
+def test_error_of_a_step_is_not_lost_though_mlflow_is_away(tracking: Tracking, experiment: str) -> None:
+    def away(status: str) -> None:
+        raise MlflowException("the server does not answer")
+
+    with pytest.raises(Interrupted), tracking.step(experiment) as kept:  # noqa: PT012
+        kept.end_run = away
+        raise Interrupted("m/candidate", "was asked to stop", "run it again")
+    mlflow.end_run()
 
 
 def test_runs_link_to_each_other_and_progress_shows_while_the_step_runs(

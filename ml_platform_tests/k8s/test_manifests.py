@@ -132,7 +132,7 @@ def test_nothing_may_talk_unless_a_policy_says_so_and_all_pods_are_under_them(ov
 
 def test_only_what_launches_jobs_has_a_token(overlay: list[Manifest]) -> None:
     with_token = {name for name, template in pods(overlay) if template["spec"].get("automountServiceAccountToken")}
-    assert with_token == {"dagster-code", "dagster-daemon", "dagster-webserver"}
+    assert with_token == {"dagster-code", "dagster-daemon", "dagster-webserver", "migration"}
     assert not any(account["automountServiceAccountToken"] for account in of_kind(overlay, "ServiceAccount"))
 
 

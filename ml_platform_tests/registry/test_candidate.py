@@ -73,6 +73,7 @@ def trained(
     *candidates: CandidateSpec,
     task: Task = "binary_classification",
     heard: Any = None,
+    may_pass: Any = lambda error: False,
     **training: Any,
 ) -> Trained:
     fraud = catalog.models["fraud_detection"]
@@ -82,7 +83,16 @@ def trained(
     told = heard if heard is not None else {}
     rows = catalog.sources["transactions"]
     return train_candidate(
-        spec, date(2018, 5, 31), rows, [], [VIEW], table(task), "hash", [], lambda _, figures: told.update(figures)
+        spec,
+        date(2018, 5, 31),
+        rows,
+        [],
+        [VIEW],
+        table(task),
+        "hash",
+        [],
+        lambda _, figures: told.update(figures),
+        may_pass=may_pass,
     )
 
 
@@ -116,6 +126,11 @@ def test_what_fails_or_has_no_figure_is_noted_and_does_not_sink_the_others(catal
     assert "average_precision has no value" in errors[1]
     assert "mend candidates.params.alhpa" in errors[2]
     assert json.loads(result.files[bundle.MANIFEST])["params"] == {"score": 0.5}
+
+
+def test_what_may_pass_is_raised_and_decides_nothing(catalog: Catalog) -> None:
+    with pytest.raises(ValueError, match="a lost pod"):
+        trained(catalog, stub(score=0.5), stub(fails="a lost pod"), may_pass=lambda error: "pod" in str(error))
 
 
 def test_all_failing_names_each(catalog: Catalog) -> None:

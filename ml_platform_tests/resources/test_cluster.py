@@ -129,6 +129,9 @@ def test_step_that_leaves_fitting_to_others_keeps_no_gpu_idle() -> None:
     assert pod["containers"][0]["resources"]["limits"] == {"memory": "32Gi"}
     assert "affinity" not in pod
     assert pod["containers"][0]["image"] == "registry.example/fraud-training:2"
+    assert "serviceAccountName" not in pod  # that of all runs, which may start Jobs
+    assert not pod.get("nodeSelector")
+    assert {one["name"] for one in pod["volumes"]} == {"secret-keys"}
     assert "activeDeadlineSeconds" not in job
     assert made(fit_config(resources, ClusterSpec()))["template"]["spec"]["containers"][0]["resources"]["limits"] == {
         "memory": "32Gi",
@@ -173,6 +176,7 @@ def test_size_differs_only_in_what_it_says() -> None:
     assert (small.gpu, small.memory, small.cpu, small.timeout) == (0, "8Gi", "2", "2h")
     assert (middle.gpu, middle.gpu_type, middle.nodes, middle.cpu) == (1, ("a100",), 1, "2")
     assert (large.gpu, large.nodes, large.launched_processes, large.sizes) == (4, 2, 4, ())
+    assert {size.launched_by for size in (small, middle, large)} == {"job"}
     assert resources.launched_by == "job"
 
 

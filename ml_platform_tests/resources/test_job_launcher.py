@@ -237,6 +237,26 @@ def test_what_is_left_of_another_training_is_taken_away(world: World) -> None:
     assert before not in [pod["metadata"]["uid"] for pod in world.pods()]
 
 
+def left_terminating(world: World, kind: str, **content: Any) -> None:
+    """Something of a Job that had this name before, whose end nobody confirms: its node is gone."""
+    meta = {"labels": {LABEL: NAME}, "ownerReferences": [{"kind": "Job", "name": NAME, "uid": "of-before"}]}
+    world.double.store.create(kind, world.double.namespace, {"metadata": {"name": NAME, **meta}, **content})
+
+
+def test_pods_of_a_job_before_are_not_those_of_this_one(world: World) -> None:
+    taken = {"type": "DisruptionTarget", "status": "True", "message": "its node is lost"}
+    left_terminating(world, "pods", spec={"containers": []}, status={"phase": "Running", "conditions": [taken]})
+    assert np.array_equal(world.fit(world.launcher()).predict(X), here())
+
+
+def test_service_of_a_job_before_gives_way(world: World) -> None:
+    left_terminating(world, "services", spec={"clusterIP": "None"})
+    world.fit(world.launcher(nodes=2))
+    (service,) = world.double.store.list("services")
+    (job,) = world.double.store.list("jobs")
+    assert [one["uid"] for one in service["metadata"]["ownerReferences"]] == [job["metadata"]["uid"]]
+
+
 # --- a cluster that is in trouble -------------------------------------------------------------------------------------
 
 

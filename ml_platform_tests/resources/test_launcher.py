@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.launcher import LocalLauncher, clear_job, fitting
+from ml_platform.resources.launcher import Hear, LocalLauncher, Training, clear_job, fitting
+from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Context, Labelled, Trainer
 from ml_platform.training.trainers.mlp import MLP
+from ml_platform.workloads import train
 from ml_platform_tests.conftest import eventually
 
 DAY = date(2018, 5, 31)
@@ -94,6 +96,45 @@ def test_stopped_it_leaves_a_checkpoint_and_no_process(lake: Lake) -> None:
         fit(lake, 2, ENDLESS, interrupted=lambda: has_checkpoint(lake))
     assert has_checkpoint(lake)
     assert processes_of(lake) == []
+
+
+def test_stopped_while_it_starts_it_is_no_failure(lake: Lake) -> None:
+    with pytest.raises(Interrupted):
+        fit(lake, 1, ENDLESS, interrupted=lambda: True)
+    assert processes_of(lake) == []
+
+
+class Overtaken:
+    """Another run of the partition writes its own job before the processes have read this one's."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+
+    def takes(self, on_ranks: bool) -> bool:
+        return True
+
+    def run(self, training: Training, hear: Hear, interrupted: Callable[[], bool]) -> None:
+        theirs = jobs.Job(trainer="linear", params={"alpha": 7.0})
+        self.lake.write_files(keys.training_job("m", 1), DAY, jobs.to_files(theirs, TRAIN, HELD_OUT), [])
+        train.fit(self.lake, "m", DAY, "1")
+
+
+def test_result_of_another_runs_job_is_not_taken_for_ones_own(lake: Lake) -> None:
+    how = fitting(Overtaken(lake), lake, "m", DAY, print)
+    ours = CandidateSpec(trainer="linear", params={"alpha": 1.0})
+    with pytest.raises(WorkloadError, match="another run of the same partition has put its job in the place"):
+        how(1, ours, TRAIN, HELD_OUT, Context("binary_classification", 2, 5))
+
+
+def test_result_of_other_code_is_made_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.Job(trainer="linear")
+    lake.write_files(keys.training_job("m", 1), DAY, jobs.to_files(job, TRAIN, HELD_OUT), [])
+    written = []
+    for code in (train.code_version(), train.code_version(), "newer"):
+        monkeypatch.setattr(train, "code_version", lambda code=code: code)
+        train.fit(lake, "m", DAY, "1")
+        written.append(lake.require(keys.trained("m", 1), DAY).written_at)
+    assert written[0] == written[1] != written[2]
 
 
 def test_rank_that_is_killed_takes_the_others_along(lake: Lake) -> None:

@@ -228,8 +228,8 @@ class ResourcesSpec(FitSpec):
         return self.retries
 
     def of_size(self, size: int) -> "ResourcesSpec":
-        """With what the size at this place says; there are no sizes any more."""
-        merged = _merged([self.given(), self.sizes[size].given() | {"sizes": ()}])
+        """With what the size at this place says; there are no sizes any more, but who fits is the same for all of them."""
+        merged = _merged([self.given(), self.sizes[size].given() | {"sizes": (), "launcher": self.launched_by}])
         return ResourcesSpec.model_validate({name: merged[name] for name in merged if name != "up_to"})
 
     def size_for(self, training_set_bytes: int) -> int | None:
