@@ -1,6 +1,7 @@
 """The images as far as they can be judged without an engine: what the small one has is what the model server imports."""
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import distribution, packages_distributions
@@ -9,7 +10,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-K8S = Path(__file__).parents[2] / "k8s"
+from ml_platform import definitions
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "k8s"
 # The server, and what it imports when the first model and the first request come, where only some packages can be imported.
 SERVED = """
 import sys
@@ -64,6 +68,36 @@ def test_server_starts_with_what_the_serving_image_has() -> None:
 
 def test_serving_image_has_no_orchestrator() -> None:
     assert not [name for name in closure(listed()) if name.startswith("dagster")]
+
+
+def test_installed_package_has_its_definitions(tmp_path: Path) -> None:
+    """As in an image, where nothing of the repository lies around it."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(ROOT / "ml_platform", source / "ml_platform", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        site,
+        source,
+    ]
+    subprocess.run(pip, check=True)
+    program = "import ml_platform.definitions as it; print(it.__file__, len(it.defs.resolve_all_asset_keys()))"
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    place, assets = done.stdout.split()
+    assert Path(place).is_relative_to(site)
+    assert int(assets) == len(definitions.defs.resolve_all_asset_keys())
 
 
 def test_every_file_that_the_images_copy_is_in_the_build_context() -> None:
