@@ -1,7 +1,8 @@
 """Steps as pods of their own, by dagster-k8s, on a cluster that has its bad days.
 
 What dagster-k8s does not do: it gives up after half a minute without the API server or at the first word of a quota; a run that
-is taken up again stumbles over the Job of a step that it had begun; and it waits for ever for an image that cannot be pulled.
+is taken up again stumbles over the Job of a step that it had begun; it waits for ever for an image that cannot be pulled; and where
+runs are taken up again, the steps of one that is cancelled run on.
 """
 
 import json
@@ -11,9 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.base import Executor
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHandler, StepHandlerContext
 
+from ml_platform.components.stopping import CANCELLED
 from ml_platform.resources.job_launcher import OUTAGE, STUCK_FOR, Namespace
 from ml_platform.resources.training_pods import standing
 
@@ -33,10 +39,33 @@ def executor_of_pods() -> dg.ExecutorDefinition:
     @dg.executor(name="k8s", config_schema=schema, requirements=dg.multiple_process_executor_requirements())
     def pods(init_context: dg.InitExecutorContext) -> Executor:
         executor: Any = make(init_context)
-        executor._step_handler = PodSteps(executor._step_handler)
-        return executor
+        executor._step_handler = steps = PodSteps(executor._step_handler)
+        return Cancellable(executor, steps)
 
     return pods
+
+
+class Cancellable(Executor):
+    """An executor whose steps end when their run is cancelled."""
+
+    def __init__(self, executor: Executor, steps: "PodSteps") -> None:
+        self._executor = executor
+        self._steps = steps
+
+    @property
+    def retries(self) -> RetryMode:
+        return self._executor.retries
+
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        try:
+            yield from self._executor.execute(plan_context, execution_plan)
+        except DagsterExecutionInterruptedError:
+            run = plan_context.instance.get_run_by_id(plan_context.run_id)
+            if run is None or run.status in CANCELLED:  # if not, it is taken up again, and so are they
+                self._steps.terminate_all()
+            raise
 
 
 class PodSteps(StepHandler):
@@ -52,6 +81,7 @@ class PodSteps(StepHandler):
         self._clock = clock
         self._sleep = sleep
         self._stuck_since: dict[str, float] = {}  # by step
+        self._looked_at: dict[str, StepHandlerContext] = {}  # by step: those that were launched or found running
 
     @property
     def name(self) -> str:
@@ -61,6 +91,7 @@ class PodSteps(StepHandler):
         from dagster_k8s.client import DagsterK8sAPIRetryLimitExceeded, DagsterK8sUnrecoverableAPIError
         from urllib3.exceptions import HTTPError
 
+        self._looked_at[_step(step_handler_context)] = step_handler_context
         namespace, until = _namespace(step_handler_context), self._clock() + OUTAGE
         while True:
             try:
@@ -81,7 +112,7 @@ class PodSteps(StepHandler):
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         result = self._handler.check_step_health(step_handler_context)
-        (step,) = step_handler_context.execute_step_args.step_keys_to_execute or [""]
+        self._looked_at[step := _step(step_handler_context)] = step_handler_context
         if not result.is_healthy:
             # To Kubernetes a pod that is told to go has failed; until it is gone it may save and say what has become of it.
             saving = any(_is_going(pod) for pod in _pods(step_handler_context, step))
@@ -99,6 +130,17 @@ class PodSteps(StepHandler):
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[dg.DagsterEvent]:
         yield from self._handler.terminate_step(step_handler_context)
+
+    def terminate_all(self) -> None:
+        """End every step whose pod has not ended."""
+        for step, context in self._looked_at.items():
+            if any(pod["status"].get("phase") in ("Pending", "Running") for pod in _pods(context, step)):
+                list(self._handler.terminate_step(context))
+
+
+def _step(context: StepHandlerContext) -> str:
+    (step,) = context.execute_step_args.step_keys_to_execute or [""]
+    return step
 
 
 def _is_going(pod: dict[str, Any]) -> bool:

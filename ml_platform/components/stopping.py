@@ -12,7 +12,7 @@ from ml_platform.resources.stopping import Stop, stoppable
 
 PREEMPTIONS = 20  # of one step; then something else is wrong
 LONGEST_WAIT = 300.0  # seconds before a step that was preempted is started again
-_CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def within_limits(
 
 def _is_cancelled(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
     run = context.instance.get_run_by_id(context.run.run_id)
-    return run is None or run.status in _CANCELLED
+    return run is None or run.status in CANCELLED
 
 
 def is_last_try(context: dg.AssetExecutionContext | dg.OpExecutionContext, resources: ResourcesSpec) -> bool:

@@ -170,6 +170,9 @@ def test_cancelled_run_leaves_no_pod(cluster: Cluster, of_two_pods: tuple[str, l
     run, _ = of_two_pods
     cluster.cancel(run)
     assert cluster.ended(run) == "CANCELED", cluster.story(run)
+    step = {"dagster/run-id": run, "dagster/op": STEP}
+    cluster.eventually(lambda: not [pod for pod in cluster.pods(step) if pod.status.phase == "Running"], 60)
+    assert not any(event["__typename"] == "ExecutionStepSuccessEvent" for event in cluster.events(run)), "it ran on"
     cluster.eventually(
         lambda: (
             not [pod for pod in cluster.pods({"dagster/run-id": run}) if pod.status.phase in ("Running", "Pending")]

@@ -98,6 +98,15 @@ def test_stopped_it_leaves_a_checkpoint_and_no_process(lake: Lake) -> None:
     assert processes_of(lake) == []
 
 
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """As every process has it at first: pytest-xdist ignores it, and what ignores it starts processes that do."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm")
 def test_stopped_while_it_starts_it_is_no_failure(lake: Lake) -> None:
     with pytest.raises(Interrupted):
         fit(lake, 1, ENDLESS, interrupted=lambda: True)
