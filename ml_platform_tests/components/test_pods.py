@@ -10,12 +10,13 @@ from typing import Any
 import dagster as dg
 import dagster_k8s.client
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHandler
 from dagster_k8s.client import DagsterKubernetesClient
 from kubernetes.config import load_kube_config
 
 from ml_platform.components import pods
-from ml_platform.components.pods import PodSteps, executor_of_pods
+from ml_platform.components.pods import Cancellable, PodSteps, executor_of_pods
 from ml_platform.resources.job_launcher import STUCK_FOR
 from ml_platform_tests.conftest import eventually
 from ml_platform_tests.k8s.double import Double
@@ -150,6 +151,35 @@ def test_step_that_runs_is_not_begun_anew(double: Double) -> None:
     eventually(lambda: [pod["status"]["phase"] for pod in double.pods()] == ["Running"])
     launch(double, "sleep 30")
     assert uid(double) == before
+
+
+class Interrupted:
+    """An executor that was told to stop while its step runs."""
+
+    retries = None
+
+    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
+        yield from ()
+        raise DagsterExecutionInterruptedError("steps still in flight")
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"), [(dg.DagsterRunStatus.CANCELING, 1), (dg.DagsterRunStatus.STARTED, 0)], ids=str
+)
+def test_steps_end_with_a_run_that_is_cancelled_and_outlive_one_that_is_taken_up_again(
+    double: Double, status: dg.DagsterRunStatus, ended: int
+) -> None:
+    handler = Handler(double)
+    steps = PodSteps(handler)
+    list(steps.launch_step(context(double)))
+    eventually(lambda: [pod["status"]["phase"] for pod in double.pods()] == ["Running"])
+    run = SimpleNamespace(status=status)
+    plan: Any = SimpleNamespace(run_id="r", instance=SimpleNamespace(get_run_by_id=lambda run_id: run))
+    executor: Any = Interrupted()
+    nothing: Any = None
+    with pytest.raises(DagsterExecutionInterruptedError):
+        list(Cancellable(executor, steps).execute(plan, nothing))
+    assert handler.terminated == ended
 
 
 def test_step_whose_pod_is_told_to_go_has_not_failed_before_it_is_gone(double: Double) -> None:
