@@ -19,7 +19,7 @@ from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
 from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_in_processes, training_rows
-from ml_platform_tests.conftest import free_port, mlflow_command, server
+from ml_platform_tests.conftest import free_port, mlflow_server
 
 TRIALS, PARALLEL = 18, 2
 SEARCH = {
@@ -40,11 +40,10 @@ def search() -> Iterator[Figure]:
         (folder / SPEC).write_text(spec.model_dump_json())
         lake = Lake.at(load_settings())
         lake.write_table(keys.training_set(MODEL), DAY, training_rows(spec, per_day=3_000), [])
-        mlflow = server(mlflow_command(folder, port), f"http://127.0.0.1:{port}/health", folder / "mlflow.log")
-        with mlflow, dg.instance_for_test() as instance:
+        with mlflow_server(folder, port), dg.instance_for_test() as instance:
             bare, config = dg.reconstructable(bare_job), training_run_config(spec)
             empty = _seconds(lambda: dg.execute_job(bare, instance, run_config=config))
-            wall = _seconds(lambda: search_in_processes(instance, spec, "trials"))
+            wall = _seconds(lambda: search_in_processes(instance, "trials"))
         records = outcomes(lake, MODEL, DAY)[1].records
     assert [one.status for one in records] == ["complete"] * TRIALS, "every trial is fitted"
     fits = np.array([one.seconds for one in records])

@@ -22,7 +22,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import SqliteStore
 from ml_platform.resources.registry import Registry
 from ml_platform.training.trainers.mlp import MLP, MLPArchitecture
-from ml_platform_tests.conftest import free_port, mlflow_command, server
+from ml_platform_tests.conftest import free_port, mlflow_server, server
 
 MODEL = "benchmark"
 ENTITIES = 10_000
@@ -52,7 +52,6 @@ class World:
 def serving(folder: Path) -> Iterator[World]:
     """MLflow and the server of version 1, whose online store knows `ENTITIES` ids of each kind."""
     settings = Settings(home=folder, mlflow_port=free_port(), model_server_port=free_port())
-    mlflow = mlflow_command(folder, settings.mlflow_port)
     fill(SqliteStore(folder / "online_store.db"))
     environment = {
         "ML_PLATFORM_HOME": str(folder),
@@ -61,7 +60,7 @@ def serving(folder: Path) -> Iterator[World]:
     }
     ours = [sys.executable, "-m", "ml_platform.serving.main"]
     with (
-        server(mlflow, f"{settings.mlflow_url}/health", folder / "mlflow.log"),
+        mlflow_server(folder, settings.mlflow_port),
         server(ours, f"{settings.model_server_url}/health", folder / "server.log", environment),
     ):
         registry = Registry.at(settings)

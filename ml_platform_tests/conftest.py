@@ -85,11 +85,16 @@ def s3_command(folder: Path, port: int) -> list[str]:
     ]
 
 
-def mlflow_command(folder: Path, port: int) -> list[str]:
-    return [
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[str]:
+    """A real MLflow server that keeps everything in a folder; its URL."""
+    command = [
         str(BIN / "mlflow"), "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    with server(command, f"{url}/health", folder / "mlflow.log"):
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -103,9 +108,8 @@ def s3_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.fixture(scope="session")
 def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server for the whole session; tests use model names or fresh registries of their own."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    with server(mlflow_command(folder, port), f"http://127.0.0.1:{port}/health", folder / "server.log"):
-        yield f"http://127.0.0.1:{port}"
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -180,11 +180,11 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             resources, said = sized(spec, lake.require(keys.training_set(spec.name), day))
             context.add_asset_metadata(said)
             fit = fitting(launcher_of(context, catalog, resources), lake, spec.name, day, context.log.info)
-            last = is_last_try(context, spec.resources)
-            result, trained = train(
-                found, catalog, day, lake, run_id, progress, stop.asked, fit,
-                lambda error: isinstance(error, WorkloadError | LakeError) and not last,
-            )  # fmt: skip
+
+            def may_pass(error: Exception) -> bool:
+                return isinstance(error, WorkloadError | LakeError) and not is_last_try(context, spec.resources)
+
+            result, trained = train(found, catalog, day, lake, run_id, progress, stop.asked, fit, may_pass)
             leaderboard = trained.leaderboard
             for entry in leaderboard:
                 if entry.note:

@@ -19,7 +19,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.base import Executor
 from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHandler, StepHandlerContext
 
-from ml_platform.components.stopping import CANCELLED
+from ml_platform.components.stopping import is_cancelled
 from ml_platform.resources.job_launcher import OUTAGE, STUCK_FOR, Namespace
 from ml_platform.resources.training_pods import standing
 
@@ -62,8 +62,9 @@ class Cancellable(Executor):
         try:
             yield from self._executor.execute(plan_context, execution_plan)
         except DagsterExecutionInterruptedError:
-            run = plan_context.instance.get_run_by_id(plan_context.run_id)
-            if run is None or run.status in CANCELLED:  # if not, it is taken up again, and so are they
+            if is_cancelled(
+                plan_context.instance, plan_context.run_id
+            ):  # if not, it is taken up again, and so are they
                 self._steps.terminate_all()
             raise
 

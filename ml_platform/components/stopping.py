@@ -12,7 +12,7 @@ from ml_platform.resources.stopping import Stop, stoppable
 
 PREEMPTIONS = 20  # of one step; then something else is wrong
 LONGEST_WAIT = 300.0  # seconds before a step that was preempted is started again
-CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+_CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def within_limits(
             problem = f"training took longer than {resources.timeout}: {error.problem}"
             late = TrainingError(subject, problem, "raise resources.timeout; run again, it goes on from its checkpoint")
             raise dg.Failure(str(late), {"stopped": "timeout"}, allow_retries=False) from error
-        if _is_cancelled(context):
+        if is_cancelled(context.instance, context.run.run_id):
             raise dg.Failure(f"{subject}: cancelled: {error.problem}", {"stopped": "cancelled"}, False) from error
         context.log.warning(f"{subject}: preempted, no failure: {error.problem}. Started again, it goes on from there.")
         if before == PREEMPTIONS:
@@ -50,9 +50,10 @@ def within_limits(
         raise dg.RetryRequested(max_retries=policy.max_retries + before, seconds_to_wait=wait) from error
 
 
-def _is_cancelled(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
-    run = context.instance.get_run_by_id(context.run.run_id)
-    return run is None or run.status in CANCELLED
+def is_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether nobody wants the run any more."""
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.status in _CANCELLED
 
 
 def is_last_try(context: dg.AssetExecutionContext | dg.OpExecutionContext, resources: ResourcesSpec) -> bool:

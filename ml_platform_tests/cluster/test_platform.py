@@ -21,7 +21,11 @@ from ml_platform_tests.conftest import FIRST_DAY
 
 CANDIDATE = keys.candidate(MODEL)
 STEP = CANDIDATE.replace("/", "__")
-PLAIN = "{profiles: {gpu-training: {cpu: 250m, memory: 1536Mi}}}"
+
+
+def training_gets(*more: str) -> str:
+    """ML_PLATFORM_CLUSTER as the overlay has it, where a training gets more."""
+    return f"{{profiles: {{gpu-training: {{{', '.join(('cpu: 250m', 'memory: 1536Mi', *more))}}}}}}}"
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +123,10 @@ def differing(cluster: Cluster) -> Iterator[Callable[[str], None]]:
     """Say what a training gets otherwise than the overlay does, for as long as a test takes."""
 
     def differ(resources: str) -> None:
-        cluster.configure(
-            ML_PLATFORM_CLUSTER=f"{{profiles: {{gpu-training: {{cpu: 250m, memory: 1536Mi, {resources}}}}}}}"
-        )
+        cluster.configure(ML_PLATFORM_CLUSTER=training_gets(resources))
 
     yield differ  # runs that begin from now on have it
-    cluster.configure(ML_PLATFORM_CLUSTER=PLAIN)
+    cluster.configure(ML_PLATFORM_CLUSTER=training_gets())
 
 
 def test_training_with_a_gpu_waits_for_a_node_that_has_one(

@@ -121,16 +121,14 @@ def definitions(spec: ModelSpec) -> dg.Definitions:
     )
 
 
-def search_in_processes(
-    instance: dg.DagsterInstance, spec: ModelSpec, *nouns: str
-) -> AbstractContextManager[dg.JobExecutionResult]:
+def search_in_processes(instance: dg.DagsterInstance, *nouns: str) -> AbstractContextManager[dg.JobExecutionResult]:
     """Materialize as a run of the platform does, each step in a process of its own."""
     # It would keep the environment that it was started with.
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
     return dg.execute_job(
         dg.reconstructable(search_job),
         instance,
-        run_config=training_run_config(spec),
+        run_config=training_run_config(held()),
         tags={"dagster/partition": DAY.isoformat()},
         asset_selection=[dg.AssetKey([MODEL, noun]) for noun in nouns],
     )
@@ -169,7 +167,7 @@ class World:
 
     def run_in_processes(self, *selection: str) -> AbstractContextManager[dg.JobExecutionResult]:
         """Materialize, each step in a process of its own."""
-        return search_in_processes(self.instance, held(), *(selection or ("trials", "candidate")))
+        return search_in_processes(self.instance, *(selection or ("trials", "candidate")))
 
     @property
     def fits(self) -> int:

@@ -59,15 +59,10 @@ class Controllers:
         wanted = spec.get("completions", 1)
         # A pod that was deleted before it ended has failed, as one that ended with an error.
         gone = [name for name in status.get("known", []) if name not in {one["metadata"]["name"] for one in pods}]
-        # So has one that is told to go, from that moment on.
-        succeeded = sum(one["status"].get("phase") == "Succeeded" for one in pods)
-        ended = sum(
-            one["status"].get("phase") == "Failed"
-            or ("deletionTimestamp" in one["metadata"] and one["status"].get("phase") != "Succeeded")
-            for one in pods
-        )
-        failed = ended + len(gone)
-        counts: dict[str, Any] = {"active": len(pods) - ended - succeeded, "failed": failed}
+        phases = ["Failed" if _counts_as_failed(one) else one["status"].get("phase") for one in pods]
+        failed = phases.count("Failed") + len(gone)
+        succeeded = phases.count("Succeeded")
+        counts: dict[str, Any] = {"active": len(pods) - phases.count("Failed") - succeeded, "failed": failed}
         counts |= {"succeeded": succeeded, "startTime": status.get("startTime") or now()}
         if failed > spec.get("backoffLimit", 6):
             over = _condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
@@ -240,6 +235,12 @@ class Controllers:
 
 def is_ready(pod: Object) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+
+
+def _counts_as_failed(pod: Object) -> bool:
+    """Of a Job: also if it was told to go and has not yet ended."""
+    phase = pod["status"].get("phase")
+    return phase == "Failed" or ("deletionTimestamp" in pod["metadata"] and phase != "Succeeded")
 
 
 def _condition(kind: str, reason: str = "", message: str = "") -> Object:
