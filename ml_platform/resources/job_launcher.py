@@ -68,9 +68,9 @@ class Namespace:
             absent=(404,),
         )
 
-    def put_service(self, body: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
-        """Create it, in the place of one that belongs to another owner and would go with that."""
-        name = body["metadata"]["name"]
+    def put_service(self, name: str, owner: Mapping[str, Any]) -> None:
+        """Create a training's, in the place of one that belongs to another owner and would go with that."""
+        body = training_pods.service(name, owner)
         while self._patiently(lambda: self.core.create_namespaced_service(self.name, body), absent=(409,)) is None:
             there = self._patiently(
                 lambda: json.loads(self.core.read_namespaced_service(name, self.name, _preload_content=False).data),
@@ -86,10 +86,17 @@ class Namespace:
         while time.monotonic() < until and self.get(kind, name):
             time.sleep(0.3)
 
-    def pods(self, name: str, owner: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Those of a training; only those of one Job, not of one before that had its name, if that is given."""
-        found = self.pods_with({LABEL: name})
-        return [pod for pod in found if owner is None or training_pods.belongs(pod, owner)]
+    def training(self, kind: Kind, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """A training's Job, and the pods that are its own, not those of one before that had its name.
+
+        The pods are read first: then the Job knows of their end, and of pods that are gone, if anything does.
+        """
+        pods, owner = self.pods(name), self.get(kind, name)
+        return owner, [pod for pod in pods if owner is None or training_pods.belongs(pod, owner)]
+
+    def pods(self, name: str) -> list[dict[str, Any]]:
+        """All of a training's name."""
+        return self.pods_with({LABEL: name})
 
     def pods_with(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         selector = ",".join(f"{label}={value}" for label, value in labels.items())
@@ -215,10 +222,10 @@ class JobLauncher:
             if there:
                 hear(f"started {self.kind} {name}: {nodes} pods with {self.processes} processes each")
                 break
-            there = self.namespace.get(self.kind, name)
+            there, pods = self.namespace.training(self.kind, name)
             if there is None:
                 continue
-            state = training_pods.standing(there, self.namespace.pods(name, there)).state
+            state = training_pods.standing(there, pods).state
             same = there["metadata"].get("annotations", {}).get(ORDERED) == training.content
             if same and state in ("waiting", "running") and "deletionTimestamp" not in there["metadata"]:
                 hear(f"{self.kind} {name} is there already: watching it")
@@ -226,7 +233,7 @@ class JobLauncher:
                 break
             self._remove(name)
         if self.kind == "job" and nodes > 1:
-            self.namespace.put_service(training_pods.service(name, there), there)
+            self.namespace.put_service(name, there)
 
     def _end(
         self, name: str, pods: "_Pods", training: Training, hear: Hear, interrupted: Callable[[], bool]
@@ -239,8 +246,7 @@ class JobLauncher:
             if interrupted():
                 self._remove(name)
                 raise Interrupted(training.subject, "was asked to stop", AGAIN)
-            owner = self.namespace.get(self.kind, name)
-            there = self.namespace.pods(name, owner)
+            owner, there = self.namespace.training(self.kind, name)
             pods.follow(there)
             now_is = training_pods.standing(owner, there, nodes)
             now = time.monotonic()
