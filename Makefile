@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Tests share what they start within a file, and long files begin first (ml_platform_tests/selection.py).
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+EDITED = $(filter %.py,$(shell git diff --name-only --diff-filter=d HEAD) $(shell git ls-files --others --exclude-standard))
+ROOM = $(if $(ONLY),$(or $(wildcard ml_platform_tests/$(ONLY) ml_platform_tests/test_$(ONLY)*.py),$(error there are no tests of $(ONLY): a room is a folder of ml_platform_tests)))
+
 # Of the images: what builds them, what they are based on, and their names.
 ENGINE ?= docker
 BASE_IMAGE ?= python:3.11-slim-bookworm
@@ -11,7 +16,10 @@ REPOSITORY ?= localhost/ml-platform
 TAG ?= latest
 TORCH_CPU_INDEX ?=
 
-.PHONY: dev demo test test-cluster check bench bench-handbook clean images deploy
+.PHONY: help dev demo quick test test-cluster check bench bench-handbook clean images deploy
+
+help:  ## this list
+	@sed -nE 's/^([a-z%-]+):[^#]*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ml_platform needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -25,8 +33,15 @@ dev: $(INSTALLED)  ## S3, MLflow, Dagster and the model server, until Ctrl-C
 demo: $(INSTALLED)  ## the main job, end to end: [DAYS=60 or INPUT=<folder of daily files> FROM=YYYY-MM-DD TO=YYYY-MM-DD]
 	$(BIN)/ml-platform demo $(if $(DAYS),--days $(DAYS)) $(if $(INPUT),--input $(INPUT)) $(if $(FROM),--from $(FROM)) $(if $(TO),--to $(TO))
 
-test: $(INSTALLED) check  ## house rules, then every test
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+quick: $(INSTALLED)  ## within two minutes: lint, types of what differs from the last commit, and all tests that start no process
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(EDITED),$(BIN)/pyright $(EDITED))
+	$(PYTEST) --quick
+
+# Without ONLY and CHANGED the house rules are checked too.
+test: $(INSTALLED) $(if $(ONLY)$(CHANGED),,check)  ## house rules, then every test: [ONLY=<a room, or the command line's: cli>] [CHANGED=1, or a commit to differ from]
+	$(PYTEST) $(if $(CHANGED),--changed $(CHANGED:1=HEAD)) $(ROOM)
 
 test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=...]
 	ML_PLATFORM_TEST_CLUSTER=1 REPOSITORY=$(REPOSITORY) TAG=$(TAG) $(BIN)/pytest ml_platform_tests/cluster

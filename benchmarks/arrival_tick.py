@@ -24,7 +24,7 @@ from ml_platform.data.arrivals import Watch, look, plan
 from ml_platform.data.landing import LandedObject, Page
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.origins import Origins
-from ml_platform_tests.conftest import eventually, free_port
+from ml_platform_tests.processes import eventually, free_port
 
 SOURCES = ("fraud_labels", "transactions")
 DAYS, FILES_A_DAY, PAGE = 2_000, 250, 1_000

@@ -9,7 +9,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from benchmarks.figure import Figure
-from ml_platform_tests.conftest import free_port, s3_command, server
+from ml_platform_tests.processes import free_port
+from ml_platform_tests.servers import s3_command, server
 
 DAYS = 183
 LAND = """

@@ -14,7 +14,7 @@ from ml_platform.core.settings import load_settings
 from ml_platform.local import demo
 from ml_platform.local.producer import land, simulated
 from ml_platform.resources.dagster_api import DagsterApi
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.processes import free_port
 
 TRAINING = "{ runsOrError(limit: 50) { ... on Runs { results { creationTime endTime assetSelection { path } } } } }"
 

@@ -19,7 +19,8 @@ from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
 from ml_platform_tests.components.searching import DAY, MODEL, SPEC, model, search_in_processes, training_rows
-from ml_platform_tests.conftest import free_port, mlflow_server
+from ml_platform_tests.processes import free_port
+from ml_platform_tests.servers import mlflow_server
 
 TRIALS, PARALLEL = 18, 2
 SEARCH = {

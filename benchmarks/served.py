@@ -22,7 +22,8 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import SqliteStore
 from ml_platform.resources.registry import Registry
 from ml_platform.training.trainers.mlp import MLP, MLPArchitecture
-from ml_platform_tests.conftest import free_port, mlflow_server, server
+from ml_platform_tests.processes import free_port
+from ml_platform_tests.servers import mlflow_server, server
 
 MODEL = "benchmark"
 ENTITIES = 10_000

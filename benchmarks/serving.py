@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.load import load
 from benchmarks.served import MODEL, NAMES, bodies_by_id, bodies_of_columns, bodies_of_values, network, serving
-from ml_platform_tests.conftest import BIN, free_port, server
+from ml_platform_tests.processes import BIN, free_port
+from ml_platform_tests.servers import server
 
 RATE = 1_000
 SECONDS = 20.0

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.processes import free_port
 
 
 class Proxy:

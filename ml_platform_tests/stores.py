@@ -1,13 +1,15 @@
-"""Addresses of every kind of online store."""
+"""What is the same in a folder and on a server: kinds of stores, as parameters of tests."""
 
 from pathlib import Path
 
 import pytest
 
 from ml_platform.core.settings import Settings
-from ml_platform_tests.redis import redis_port, redis_url  # noqa: F401  # fixtures
 
-FEAST = ("feast+sqlite", "redis")
+S3 = pytest.param("s3", marks=pytest.mark.processes)
+POSTGRES = pytest.param("postgres", marks=pytest.mark.processes)
+REDIS = pytest.param("redis", marks=pytest.mark.processes)
+FEAST = ("feast+sqlite", REDIS)
 
 
 @pytest.fixture(params=["sqlite", *FEAST])

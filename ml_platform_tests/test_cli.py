@@ -25,7 +25,9 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY, REMOVED
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
-from ml_platform_tests.conftest import FIRST_DAY, free_port
+from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.processes import free_port
+from ml_platform_tests.stores import S3
 
 RAW, TODAY = keys.raw("transactions"), date(2018, 5, 1)
 HEADER = "transaction_id,tx_datetime,customer_id,terminal_id,tx_amount"
@@ -35,8 +37,10 @@ NO_AMOUNT = "3,2018-04-01T08:00:00,1,1,much"
 Ingest = Callable[..., None]
 
 
-@pytest.fixture(params=["folder", "s3"])
-def world(request: pytest.FixtureRequest, environment: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+@pytest.fixture(params=["folder", S3])
+def world(
+    request: pytest.FixtureRequest, s3_port: int, environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """A lake in a folder or in a bucket, and nobody at the address of Dagster."""
     monkeypatch.setenv("ML_PLATFORM_DAGSTER_PORT", str(free_port()))
     landing = environment.landing

@@ -24,6 +24,8 @@ from ml_platform_tests.resources.memory import ToldServer
 from ml_platform_tests.resources.test_registry import run_id
 from ml_platform_tests.test_cli import error, said
 
+pytestmark = pytest.mark.usefixtures("mlflow_url")
+
 DAY = date(2018, 5, 31)
 
 

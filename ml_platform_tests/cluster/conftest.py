@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from ml_platform_tests.cluster.world import ASKED, Cluster, answers, on_cluster, on_double, secrets
-from ml_platform_tests.postgres import postgres_url  # noqa: F401  # a fixture
 
 
-@pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def cluster(
+    processes: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -20,7 +21,10 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             with on_cluster(folder) as world:
                 yield _up(world)
             return
-        with on_double(folder, request.getfixturevalue("postgres_url")) as (world, _):
+        with on_double(folder, request.getfixturevalue("nursery"), request.getfixturevalue("postgres_url")) as (
+            world,
+            _,
+        ):
             yield _up(world)
 
 

@@ -19,6 +19,7 @@ from ml_platform.resources.object_store import client_options
 from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster
 from ml_platform_tests.conftest import FIRST_DAY
 
+pytestmark = pytest.mark.story
 CANDIDATE = keys.candidate(MODEL)
 STEP = CANDIDATE.replace("/", "__")
 

@@ -24,9 +24,10 @@ from kubernetes.config import new_client_from_config
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import DagsterApi
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double import Double
 from ml_platform_tests.k8s.test_manifests import rendered
+from ml_platform_tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
@@ -201,12 +202,12 @@ def secrets() -> dict[str, str]:
 
 
 @contextmanager
-def on_double(folder: Path, postgres_url: str) -> Iterator[tuple[Cluster, Double]]:
+def on_double(folder: Path, nursery: Nursery, postgres_url: str) -> Iterator[tuple[Cluster, Double]]:
     """All workloads of the overlay but PostgreSQL, which is the tests' own, as processes of this machine."""
     manifests = rendered("local")
     if shutil.which("redis-server") is None:
         pytest.skip("no Redis on this machine: there is no `redis-server` on the PATH (apt-get install redis-server)")
-    with Double(folder, {"OMP_NUM_THREADS": "1"}, NAMESPACE) as double:
+    with Double(folder, nursery, {"OMP_NUM_THREADS": "1"}, NAMESPACE) as double:
         network = double.kubelet.network
         network.lead("postgres", 5432, _databases(postgres_url))
         for manifest in manifests:

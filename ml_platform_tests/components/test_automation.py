@@ -6,6 +6,7 @@ import pytest
 from ml_platform.components import automation
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import AutomationSpec, ModelSpec
+from ml_platform_tests.conftest import NO_LOGS
 
 
 def test_model_that_waits_does_not_keep_another_from_training(
@@ -21,7 +22,7 @@ def test_model_that_waits_does_not_keep_another_from_training(
     monkeypatch.setattr(automation, "training_request", request)
     sensor = automation.retrain_sensor(both, AutomationSpec())
     with (
-        dg.instance_for_test() as instance,
+        dg.instance_for_test(overrides=NO_LOGS) as instance,
         dg.build_sensor_context(instance=instance, resources={"lake": None}) as context,
     ):
         ticked = sensor.evaluate_tick(context)

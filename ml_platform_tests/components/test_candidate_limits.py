@@ -28,6 +28,8 @@ from ml_platform.training.trainers import Context
 from ml_platform.training.trainers.mlp import MLP
 from ml_platform.training.training_set import LABEL, SPLIT
 
+pytestmark = pytest.mark.usefixtures("mlflow_url")
+
 MODEL = "sized"
 DAY = date(2018, 6, 1)
 SIZE = FeatureViewSpec.model_validate(

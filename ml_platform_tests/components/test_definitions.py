@@ -156,6 +156,7 @@ def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.processes
 def test_heavy_libraries_are_not_imported_while_definitions_load() -> None:
     found = python(
         f"import ml_platform.definitions, sys; print([m for m in {NEVER_IMPORTED} if m in sys.modules])", ROOT
@@ -182,6 +183,7 @@ attributes:
 """
 
 
+@pytest.mark.processes
 def test_second_model_is_one_new_file(project: Path) -> None:
     path = project / "ml_platform" / "defs" / "models" / "second_model" / "defs.yaml"
     path.parent.mkdir()
@@ -197,6 +199,7 @@ def test_second_model_is_one_new_file(project: Path) -> None:
     assert str([f"second_model/{noun}" for noun in nouns]) in found.stdout
 
 
+@pytest.mark.processes
 def test_typo_in_a_model_file_is_reported_with_file_line_and_the_valid_name(project: Path) -> None:
     path = project / "ml_platform" / "defs" / "models" / "fraud_detection" / "defs.yaml"
     path.write_text(path.read_text().replace("  training:", "  trainig:"))

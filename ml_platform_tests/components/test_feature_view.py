@@ -25,7 +25,7 @@ from ml_platform.features.engine import Embedded
 from ml_platform.features.views import ViewInput
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import view_is_current
-from ml_platform_tests.conftest import lake_of
+from ml_platform_tests.conftest import NO_LOGS, lake_of
 
 VIEW = "customer_activity"
 KEY = keys.feature_view(VIEW)
@@ -179,7 +179,7 @@ def test_raw_day_that_changes_asks_for_exactly_the_days_that_read_it(catalog: Ca
 
     assets = [dg.AssetSpec(raw, partitions_def=daily(first)), view_asset(view, catalog)]
     definitions = dg.Definitions(assets=assets, resources={"lake": object(), "engine": object()})
-    with dg.instance_for_test() as instance:
+    with dg.instance_for_test(overrides=NO_LOGS) as instance:
         for day in days:
             instance.report_runless_asset_event(event(raw, day, "one"))
         for day in days[1:]:

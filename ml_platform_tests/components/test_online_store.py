@@ -19,7 +19,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import Found, SqliteStore, online_store_at
-from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
+from ml_platform_tests.stores import at_store  # noqa: F401  # a fixture
 
 FIRST, SECOND = date(2018, 6, 1), date(2018, 6, 2)
 VIEWS = [

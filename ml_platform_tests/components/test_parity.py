@@ -37,7 +37,8 @@ from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
 from ml_platform.serving.models import self_test
 from ml_platform.training.windows import windows
-from ml_platform_tests.conftest import free_port, lake_of
+from ml_platform_tests.conftest import lake_of
+from ml_platform_tests.processes import free_port
 from ml_platform_tests.test_documentation import blocks
 
 DAY = date(2018, 5, 20)

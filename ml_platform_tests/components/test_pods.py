@@ -18,8 +18,9 @@ from kubernetes.config import load_kube_config
 from ml_platform.components import pods
 from ml_platform.components.pods import Cancellable, PodSteps, executor_of_pods
 from ml_platform.resources.job_launcher import STUCK_FOR
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double import Double
+from ml_platform_tests.processes import eventually
 
 LAUNCHER = {
     "service_account_name": "dagster-run",
@@ -41,13 +42,13 @@ def one_step() -> None:
 
 
 @pytest.fixture
-def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+def double(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
     # dagster-k8s waits ten seconds between its tries.
     monkeypatch.setattr(
         dagster_k8s.client, "time", SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(seconds / 100))
     )
     monkeypatch.setattr(pods, "PAUSE", 0.5)
-    with Double(tmp_path) as double:
+    with Double(tmp_path, nursery) as double:
         double.put("configmaps", "dagster-instance", data={"dagster.yaml": ""})
         load_kube_config(str(double.kubeconfig))
         yield double

@@ -25,7 +25,7 @@ from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import SqliteStore
 from ml_platform.serving.requests import Checker
-from ml_platform_tests.conftest import lake_of
+from ml_platform_tests.conftest import NO_LOGS, lake_of
 from ml_platform_tests.registry.test_bundle import make_bundle
 
 MODEL = "fraud_detection"
@@ -124,6 +124,7 @@ def test_nothing_is_scored_before_a_version_is_deployed(catalog: Catalog, lake: 
     assert not empty.days(KEY)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_day_that_is_not_there_is_named_and_the_others_are_scored(
     catalog: Catalog, lake: Lake, files: dict[str, bytes]
 ) -> None:
@@ -179,7 +180,7 @@ def requested(catalog: Catalog, spec: ModelSpec, days: Iterable[date]) -> list[s
     definitions = dg.Definitions(
         assets=[*assets, asset], resources=dict.fromkeys(("lake", "engine", "registry"), object())
     )
-    with dg.instance_for_test() as instance:
+    with dg.instance_for_test(overrides=NO_LOGS) as instance:
         for key in parents:
             for day in days:
                 instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day.isoformat()))

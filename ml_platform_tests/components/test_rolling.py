@@ -27,7 +27,7 @@ from ml_platform.resources.lineage import training_fingerprint, training_needs, 
 from ml_platform.resources.online_store import SqliteStore
 from ml_platform.training.training_set import columns_of, part_of
 from ml_platform.training.windows import windows
-from ml_platform_tests.conftest import FIRST_DAY, lake_of
+from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, lake_of
 from ml_platform_tests.features.computing import from_tables
 from ml_platform_tests.serving.test_requests import from_entities, from_rows
 
@@ -124,7 +124,7 @@ def requested(catalog: Catalog, landed: Mapping[str, Iterable[date]]) -> dict[st
     calendar = daily(FIRST_DAY)
     raw = [dg.AssetSpec(asset_key(keys.raw(source)), partitions_def=calendar) for source in landed]
     assets = [view_asset(catalog.views[view], catalog) for view in VIEWS]
-    with dg.instance_for_test() as instance:
+    with dg.instance_for_test(overrides=NO_LOGS) as instance:
         for source, days in landed.items():
             for day in days:
                 event = dg.AssetMaterialization(asset_key(keys.raw(source)), partition=day.isoformat())

@@ -16,6 +16,8 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 
+pytestmark = pytest.mark.usefixtures("s3_port")
+
 DAY = date(2024, 1, 2)
 ORDERS = """
 type: ml_platform.components.Source

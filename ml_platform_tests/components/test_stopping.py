@@ -23,7 +23,8 @@ from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.stopping import Stop
 from ml_platform.training.trainers import Context, Labelled
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.forks import Fork, Nursery
+from ml_platform_tests.processes import eventually
 
 RESOURCES = ResourcesSpec.model_validate({"retries": {"max": 1, "delay": "1s"}})
 FOLDER = "TEST_STOPPING_FOLDER"
@@ -67,6 +68,7 @@ def said(result: dg.ExecuteInProcessResult) -> list[str]:
     return [data.error.message + str(data.user_failure_data) for data in failures if data.error]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_preempted_step_is_tried_again_and_that_counts_as_no_retry() -> None:
     ends: Iterator[Callable[[Stop], object]] = iter(
         [terminated, terminated, terminated, lambda stop: 1 / 0, lambda stop: None]
@@ -77,6 +79,7 @@ def test_preempted_step_is_tried_again_and_that_counts_as_no_retry() -> None:
     assert [event.event_type_value for event in result.all_events].count("STEP_UP_FOR_RETRY") == 4
 
 
+@pytest.mark.usefixtures("impatient")
 def test_failures_beside_preemptions_are_counted() -> None:
     ends: Iterator[Callable[[Stop], object]] = iter(
         [terminated, lambda stop: 1 / 0, lambda stop: 1 / 0, lambda stop: None]
@@ -139,7 +142,7 @@ def main() -> None:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+def worker(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fork]:
     """A run whose only step is a process of its own, which trains."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv(FOLDER, str(tmp_path))
@@ -147,13 +150,13 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
     monkeypatch.setenv("ML_PLATFORM_LAKE", str(tmp_path / "lake"))
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
     command = [sys.executable, "-c", f"import {__name__} as module; module.main()"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with nursery.start(command, stdout=subprocess.DEVNULL) as process:
         eventually(lambda: process.poll() is not None or any((tmp_path / "lake").rglob("*.checkpoint")), timeout=120)
         yield process
         process.kill()
 
 
-def finished(tmp_path: Path, worker: subprocess.Popen[bytes]) -> tuple[dg.DagsterRunStatus, list[str]]:
+def finished(tmp_path: Path, worker: Fork) -> tuple[dg.DagsterRunStatus, list[str]]:
     worker.wait(timeout=120)
     with dg.DagsterInstance.get() as instance:
         status = instance.get_runs()[0].status
@@ -161,9 +164,7 @@ def finished(tmp_path: Path, worker: subprocess.Popen[bytes]) -> tuple[dg.Dagste
     return status, [event.dagster_event.event_type_value for event in events if event.dagster_event]
 
 
-def test_step_process_that_is_preempted_goes_on_to_the_same_bits(
-    tmp_path: Path, worker: subprocess.Popen[bytes]
-) -> None:
+def test_step_process_that_is_preempted_goes_on_to_the_same_bits(tmp_path: Path, worker: Fork) -> None:
     from ml_platform.training.trainers.mlp import MLP
 
     os.kill(int((tmp_path / "try_0").read_text()), signal.SIGTERM)
@@ -174,7 +175,7 @@ def test_step_process_that_is_preempted_goes_on_to_the_same_bits(
     assert (tmp_path / "result").read_bytes() == whole
 
 
-def test_step_process_of_a_cancelled_run_saves_and_ends(tmp_path: Path, worker: subprocess.Popen[bytes]) -> None:
+def test_step_process_of_a_cancelled_run_saves_and_ends(tmp_path: Path, worker: Fork) -> None:
     with dg.DagsterInstance.get() as instance:
         instance.report_run_canceling(instance.get_runs()[0])
     worker.terminate()

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from ml_platform.components.progress import Progress
 from ml_platform.components.tracking import Tracking, claims, log_files
 from ml_platform.core.errors import Interrupted
+from ml_platform_tests.conftest import NO_LOGS
 
 DAGSTER = "http://dagster.test"
 
@@ -30,7 +31,7 @@ DAGSTER = "http://dagster.test"
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster"), overrides=NO_LOGS) as instance:
         yield instance
 
 
@@ -167,6 +168,7 @@ def python(code: str, **variables: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("code", "status"), [(BARE, "FINISHED"), (OURS, "FAILED")], ids=["bare", "ours"])
+@pytest.mark.processes
 def test_failed_dagster_run_ends_its_mlflow_run_as(
     code: str, status: str, mlflow_url: str, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_run_ends_as_the_step_does(
     [("dagster_mlflow", "True True"), ("ml_platform.components.resources", "False False")],
     ids=["bare", "ours"],
 )
+@pytest.mark.processes
 def test_import_of_the_resource_imports_mlflow_and_pandas(module: str, imported: str) -> None:
     process = python(f"import {module}, sys\nprint('mlflow' in sys.modules, 'pandas' in sys.modules)")
     assert process.communicate(timeout=120)[0].split("\n")[-2] == imported
@@ -250,6 +253,7 @@ OUR_STORE = """
 
 
 @pytest.mark.parametrize(("use", "fails"), [(BARE_STORE, True), (OUR_STORE, False)], ids=["bare", "ours"])
+@pytest.mark.processes
 def test_two_steps_that_open_a_new_sqlite_store_at_once_fail(
     tmp_path: Path, use: str, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

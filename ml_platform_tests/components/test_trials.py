@@ -28,13 +28,16 @@ from ml_platform_tests.components.searching import (
     model,
     training_rows,
 )
+from ml_platform_tests.conftest import NO_LOGS
+
+pytestmark = pytest.mark.usefixtures("mlflow_url")
 
 ALPHAS = [0.001, 0.01, 0.1, 1, 10, 100]
 
 
 @pytest.fixture
 def world(environment: Settings) -> Iterator[World]:
-    with dg.instance_for_test() as instance:
+    with dg.instance_for_test(overrides=NO_LOGS) as instance:
         yield World(environment.home, Lake.at(environment), instance)
 
 

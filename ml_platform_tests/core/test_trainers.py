@@ -35,6 +35,7 @@ def test_wrong_member_of_an_ensemble_is_named(member: dict[str, Any], said: str)
         check_params("ensemble", {"members": [member]})
 
 
+@pytest.mark.processes
 def test_checking_imports_no_library() -> None:
     code = "from ml_platform.core.spec.trainers import PARAMS, check_params\nimport sys\n"
     needed = {"sequence": {"steps": ["x"]}, "ensemble": {"members": [{"trainer": "mlp"}]}}

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
 from ml_platform.core.tasks import METRICS, Task
 from ml_platform.evaluation.metrics import measure
 from ml_platform.evaluation.weighted import weighted
+from ml_platform_tests.selection import examples
 
 ROWS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 NONE: dict[str, Any] = {"zero_division": 0.0}
@@ -39,7 +40,7 @@ def binary_rows(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np
 
 
 @pytest.mark.parametrize("metric", METRICS["binary_classification"])
-@settings(max_examples=20)
+@examples(20)
 @given(ROWS)
 def test_metrics_of_two_classes_are_those_of_scikit_learn(metric: str, random: np.random.Generator) -> None:
     labels, scores, weights = binary_rows(random)
@@ -47,7 +48,7 @@ def test_metrics_of_two_classes_are_those_of_scikit_learn(metric: str, random: n
     assert value == pytest.approx(BINARY[metric](labels, scores, weights), abs=1e-9)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(ROWS, st.sampled_from([0.01, 0.25, 0.5, 0.8, 1.0]))
 def test_precision_at_a_recall_is_the_best_of_the_curve(random: np.random.Generator, recall: float) -> None:
     labels, scores, weights = binary_rows(random)
@@ -58,7 +59,7 @@ def test_precision_at_a_recall_is_the_best_of_the_curve(random: np.random.Genera
 
 
 @pytest.mark.parametrize("task", METRICS)
-@settings(max_examples=20)
+@examples(20)
 @given(ROWS)
 def test_all_weights_of_one_give_the_reported_figures_and_weights_count_rows(
     task: Task, random: np.random.Generator

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.core.catalog import Catalog, load_catalog
@@ -20,6 +20,7 @@ from ml_platform.features.views import input_days, view_input
 from ml_platform_tests.conftest import FIRST_DAY
 from ml_platform_tests.features import book
 from ml_platform_tests.features.computing import Days, by_day, day_of
+from ml_platform_tests.selection import examples
 
 STAMP = pa.timestamp("us", tz="UTC")
 DELAY = timedelta(days=7)
@@ -131,7 +132,7 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(EVENTS)
 def test_windows_are_what_a_plain_loop_finds(events: list[Event]) -> None:
     found = features(events)
@@ -147,7 +148,7 @@ def test_windows_are_what_a_plain_loop_finds(events: list[Event]) -> None:
             assert found.loc[row, f"terminal_window_fraud_share_{days}d"] == pytest.approx(mean(theirs), abs=1e-9)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(EVENTS, st.data())
 def test_what_was_not_known_at_an_event_changes_none_of_its_features(events: list[Event], data: st.DataObject) -> None:
     """Later rows may be anything, and so may labels that are younger than they take."""

@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.features.engine import Embedded, Engine, read
 from ml_platform.features.point_in_time import as_of_column, join_snapshots
+from ml_platform_tests.selection import examples
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 VIEW = FeatureViewSpec(
@@ -65,7 +66,7 @@ EVENTS = st.lists(st.tuples(st.integers(1, 3), st.floats(0, 96)), min_size=1, ma
 SNAPSHOTS = st.dictionaries(st.tuples(st.integers(1, 3), st.integers(0, 4)), st.floats(0, 100), max_size=12)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(EVENTS, SNAPSHOTS, st.floats(0, 96))
 def test_changing_every_snapshot_after_a_moment_changes_no_row_before_it(
     events: list[tuple[int, float]], snapshots: dict[tuple[int, int], float], moment: float
@@ -79,7 +80,7 @@ def test_changing_every_snapshot_after_a_moment_changes_no_row_before_it(
         assert hours > moment or old == new
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(EVENTS, SNAPSHOTS)
 def test_every_event_comes_back_once_with_the_value_of_a_plain_lookup(
     events: list[tuple[int, float]], snapshots: dict[tuple[int, int], float]
@@ -98,7 +99,7 @@ class WithoutAsOfJoin(Embedded):
     joins_as_of = False
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(EVENTS, SNAPSHOTS)
 def test_join_by_window_is_the_as_of_join(
     events: list[tuple[int, float]], snapshots: dict[tuple[int, int], float]

@@ -10,6 +10,8 @@ import yaml
 
 from ml_platform_tests.k8s.test_manifests import VERSION, names, rendered
 
+pytestmark = pytest.mark.processes
+
 K8S = Path(__file__).parents[2] / "k8s"
 
 

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -54,6 +55,7 @@ def closure(packages: list[str]) -> set[str]:
     return {name for name, _ in found}
 
 
+@pytest.mark.processes
 def test_server_starts_with_what_the_serving_image_has() -> None:
     installed = closure(listed())
     absent = [
@@ -70,6 +72,7 @@ def test_serving_image_has_no_orchestrator() -> None:
     assert not [name for name in closure(listed()) if name.startswith("dagster")]
 
 
+@pytest.mark.processes
 def test_installed_package_has_its_definitions(tmp_path: Path) -> None:
     """As in an image, where nothing of the repository lies around it."""
     source, site = tmp_path / "source", tmp_path / "site"

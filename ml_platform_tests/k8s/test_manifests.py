@@ -14,6 +14,8 @@ from dagster._config import process_config, resolve_to_config_type
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_k8s import K8sRunLauncher
 
+pytestmark = pytest.mark.processes
+
 K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = ("local", "dev", "prod")
 VERSION = "1.36"

@@ -8,14 +8,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ml_platform_tests.conftest import BIN
-from ml_platform_tests.postgres import postgres_url  # noqa: F401  # a fixture
+from ml_platform_tests.processes import BIN
 
 INSTANCE = "storage:\n  postgres:\n    postgres_url: {env: DAGSTER_PG_URL}\ntelemetry: {enabled: false}\n"
 
 
 @pytest.fixture
-def environment(postgres_url: str, tmp_path: Path) -> dict[str, str]:  # noqa: F811
+def environment(postgres_url: str, tmp_path: Path) -> dict[str, str]:
     """Two empty databases, as a cluster begins with."""
     plain = postgres_url.replace("+psycopg", "")
     with psycopg.connect(plain, autocommit=True) as connection:

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from ml_platform_tests.conftest import BIN, eventually
+from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double import Double
 from ml_platform_tests.k8s.double.kubelet import ROOT
 from ml_platform_tests.k8s.started import JOB, KEY, SENSED
+from ml_platform_tests.processes import BIN, eventually
 
 MODULE = "ml_platform_tests.k8s.started"
 STEP = "__".join(KEY.path)
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> Iterator[Double]:
-    with Double(tmp_path, {"OMP_NUM_THREADS": "1"}) as double:
+def double(nursery: Nursery, tmp_path: Path) -> Iterator[Double]:
+    with Double(tmp_path, nursery, {"OMP_NUM_THREADS": "1"}) as double:
         double.put("configmaps", "ml-platform", data={"ML_PLATFORM_EXECUTOR": "k8s", "ML_PLATFORM_HOME": str(tmp_path)})
         double.put("secrets", "ml-platform", data={})
         yield double

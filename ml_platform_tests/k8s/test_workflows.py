@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_platform_tests.conftest import BIN
+from ml_platform_tests.processes import BIN
+
+pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))

@@ -45,7 +45,7 @@ def test_range_is_respected_and_a_missing_day_named(folder: Path) -> None:
         from_folder(folder / "nothing", None, None, WEEK)
 
 
-def test_landed_files_lie_where_the_sensor_looks(settings: Settings) -> None:
+def test_landed_files_lie_where_the_sensor_looks(s3_port: int, settings: Settings) -> None:
     store = ObjectStore.at(settings)
     files = simulated(9, 50, date(2018, 4, 1), 1, WEEK)
     assert len(list(land(files, store))) == 11

@@ -12,7 +12,7 @@ import pytest
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 from ml_platform.local import stack
-from ml_platform_tests.conftest import BIN, eventually, free_port
+from ml_platform_tests.processes import BIN, eventually, free_port
 
 ROOT = Path(__file__).parents[2]
 PORTS = ("s3", "mlflow", "dagster", "model_server")
@@ -41,7 +41,7 @@ def test_page_names_every_part() -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Settings, Path]]:
+def running(processes: None, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Settings, Path]]:
     """The real stack on free ports, in a home of its own."""
     ports = {name: free_port() for name in PORTS}
     settings = Settings(home=tmp_path / "home", **{f"{name}_port": port for name, port in ports.items()})  # type: ignore[arg-type]
@@ -58,7 +58,6 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, Settings, Path]]
             process.wait(timeout=60)
 
 
-@pytest.mark.stack
 def test_stack_comes_up_prints_its_page_and_a_part_that_dies_is_named(
     running: tuple[subprocess.Popen, Settings, Path],
 ) -> None:

@@ -39,7 +39,7 @@ VIEWS = [*(view.name for view in load_catalog().daily_views()), SEQUENCE.name]
 
 
 @pytest.fixture(scope="module")
-def spark() -> Iterator[Engine]:
+def spark(processes: None) -> Iterator[Engine]:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java 17, and there is no `java` on the PATH")
     engine = engine_at(Settings(engine="local[2]", engine_memory="2GB"))

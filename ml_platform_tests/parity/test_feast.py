@@ -28,9 +28,9 @@ from ml_platform.features.point_in_time import as_of_column, join_snapshots
 from ml_platform.features.views import AS_OF, compute, input_days, view_inputs
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import online_store_at
-from ml_platform_tests.conftest import BIN
-from ml_platform_tests.redis import PASSWORD
-from ml_platform_tests.stores import FEAST, at_store, redis_port, redis_url  # noqa: F401  # fixtures
+from ml_platform_tests.processes import BIN
+from ml_platform_tests.servers import REDIS_PASSWORD as PASSWORD
+from ml_platform_tests.stores import FEAST, at_store  # noqa: F401  # a fixture
 
 DAYS = [date(2018, 5, 10), date(2018, 5, 11), date(2018, 5, 13)]  # the 12th was never computed
 STAMP = pa.timestamp("us", tz="UTC")
@@ -61,6 +61,7 @@ def snapshots(
 
 @pytest.fixture
 def world(
+    processes: None,
     at_store: Settings,  # noqa: F811
     snapshots: dict[str, dict[date, pa.Table]],
     monkeypatch: pytest.MonkeyPatch,

@@ -14,7 +14,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.object_store import ObjectStore
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 
 DAY = date(2018, 5, 31)
 KEY = "model/checkpoint_1"
@@ -75,6 +75,7 @@ def endless_writer(folder: str) -> None:
         store.save({"a": bytes([number % 256]) * 60_000_000})
 
 
+@pytest.mark.processes
 def test_kill_9_inside_a_write_loses_only_what_was_being_written(store: LakeCheckpoints, tmp_path: Path) -> None:
     def half_written() -> list[Path]:
         return [path for path in Path(store.folder).glob(".*") if path.stat().st_size]
@@ -101,7 +102,7 @@ def test_cleared_ones_are_gone(store: LakeCheckpoints) -> None:
     assert store.load() is None
 
 
-def test_same_on_s3(settings: Settings) -> None:
+def test_same_on_s3(s3_port: int, settings: Settings) -> None:
     ObjectStore.at(settings).ensure_bucket()
     lake = Lake.at(settings.model_copy(update={"lake": f"{settings.landing}/lake"}))
     store = LakeCheckpoints(lake, "model/checkpoint_1", DAY)

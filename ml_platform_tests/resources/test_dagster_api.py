@@ -15,7 +15,9 @@ import pytest
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import Backfill, DagsterApi, Run
-from ml_platform_tests.conftest import BIN, FIRST_DAY, free_port, server
+from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.processes import BIN, free_port
+from ml_platform_tests.servers import server
 
 ROOT = Path(__file__).parents[2]
 LAST_DAY = FIRST_DAY + timedelta(days=2)
@@ -116,7 +118,7 @@ def test_storage_that_cannot_forget_partitions_is_no_error() -> None:
 # --- a real one -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.stack
+@pytest.mark.processes
 def test_real_webserver_understands_what_it_is_asked(tmp_path: Path) -> None:
     """Without the daemon, which looks after backfills every 30 seconds only: it is asked, and nothing runs."""
     port, days = free_port(), {"transactions/raw": (FIRST_DAY, LAST_DAY), "fraud_labels/raw": (FIRST_DAY, FIRST_DAY)}

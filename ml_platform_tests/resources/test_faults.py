@@ -25,6 +25,8 @@ from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 from ml_platform_tests.proxy import Proxy, proxy
 
+pytestmark = pytest.mark.usefixtures("processes", "s3_port")
+
 DAY = date(2018, 4, 1)
 RAW = "transactions/raw"
 

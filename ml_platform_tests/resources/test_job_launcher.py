@@ -25,8 +25,9 @@ from ml_platform.resources.launcher import Training, clear_job, fitting
 from ml_platform.resources.training_pods import LABEL, Kind
 from ml_platform.training.trainers import Context, Trainer
 from ml_platform.training.trainers.mlp import MLP
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double import Double
+from ml_platform_tests.processes import eventually
 from ml_platform_tests.resources.test_launcher import HELD_OUT, PARAMS, TRAIN, X
 
 DAY = date(2018, 5, 31)
@@ -81,10 +82,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("ML_PLATFORM_LAKE", str(tmp_path / "lake"))
     environment = {"ML_PLATFORM_LAKE": str(tmp_path / "lake"), "OMP_NUM_THREADS": "1"}
-    with Double(tmp_path, environment) as double:
+    with Double(tmp_path, nursery, environment) as double:
         yield World(double, Lake.at(load_settings()))
 
 

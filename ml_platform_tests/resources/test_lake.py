@@ -14,6 +14,7 @@ from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.lake import Input, Lake
 from ml_platform.resources.object_store import ObjectStore
+from ml_platform_tests.stores import S3
 
 DAY = date(2018, 4, 1)
 OLD, NEW = pa.table({"a": [1, 2]}), pa.table({"a": [3]})
@@ -23,7 +24,7 @@ def on_disk(folder: Path) -> Lake:
     return Lake(pafs.LocalFileSystem(), str(folder), lambda: datetime(2024, 1, 1, tzinfo=UTC))
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", S3])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
     if request.param == "folder":
         yield Lake.at(Settings(lake=str(tmp_path / "lake")))

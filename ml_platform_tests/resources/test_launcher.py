@@ -24,7 +24,7 @@ from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Context, Labelled, Trainer
 from ml_platform.training.trainers.mlp import MLP
 from ml_platform.workloads import train
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 
 DAY = date(2018, 5, 31)
 RNG = np.random.default_rng(0)
@@ -66,6 +66,7 @@ def has_checkpoint(lake: Lake) -> bool:
     return LakeCheckpoints(lake, keys.checkpoint("m", 1), DAY).load() is not None
 
 
+@pytest.mark.processes
 def test_one_process_gives_the_bits_of_this_one_and_two_the_same_within_rounding(lake: Lake) -> None:
     here = MLP.fit(PARAMS, TRAIN, HELD_OUT, Context("binary_classification", 2, 5)).save()["model.safetensors"]
     heard: list[tuple[int, float]] = []
@@ -85,12 +86,14 @@ def test_trainer_that_one_process_fits_is_fitted_here(lake: Lake) -> None:
     assert lake.manifest(keys.training_job("m", 1), DAY) is None
 
 
+@pytest.mark.processes
 def test_error_in_the_processes_is_the_error_here(lake: Lake) -> None:
     with pytest.raises(SpecError, match=r"mend candidates.params.epoch"):
         fit(lake, 2, {"epoch": 3})
     assert processes_of(lake) == []
 
 
+@pytest.mark.processes
 def test_stopped_it_leaves_a_checkpoint_and_no_process(lake: Lake) -> None:
     with pytest.raises(Interrupted, match="goes on from its checkpoint"):
         fit(lake, 2, ENDLESS, interrupted=lambda: has_checkpoint(lake))
@@ -107,6 +110,7 @@ def sigterm() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("sigterm")
+@pytest.mark.processes
 def test_stopped_while_it_starts_it_is_no_failure(lake: Lake) -> None:
     with pytest.raises(Interrupted):
         fit(lake, 1, ENDLESS, interrupted=lambda: True)
@@ -128,6 +132,7 @@ class Overtaken:
         train.fit(self.lake, "m", DAY, "1")
 
 
+@pytest.mark.processes
 def test_result_of_another_runs_job_is_not_taken_for_ones_own(lake: Lake) -> None:
     how = fitting(Overtaken(lake), lake, "m", DAY, print)
     ours = CandidateSpec(trainer="linear", params={"alpha": 1.0})
@@ -135,6 +140,7 @@ def test_result_of_another_runs_job_is_not_taken_for_ones_own(lake: Lake) -> Non
         how(1, ours, TRAIN, HELD_OUT, Context("binary_classification", 2, 5))
 
 
+@pytest.mark.processes
 def test_result_of_other_code_is_made_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     job = jobs.Job(trainer="linear")
     lake.write_files(keys.training_job("m", 1), DAY, jobs.to_files(job, TRAIN, HELD_OUT), [])
@@ -146,6 +152,7 @@ def test_result_of_other_code_is_made_again(lake: Lake, monkeypatch: pytest.Monk
     assert written[0] == written[1] != written[2]
 
 
+@pytest.mark.processes
 def test_rank_that_is_killed_takes_the_others_along(lake: Lake) -> None:
     def kill_a_rank() -> None:
         eventually(lambda: has_checkpoint(lake))
@@ -160,7 +167,7 @@ def test_rank_that_is_killed_takes_the_others_along(lake: Lake) -> None:
 
 
 @pytest.fixture
-def step(lake: Lake) -> Iterator[subprocess.Popen[bytes]]:
+def step(processes: None, lake: Lake) -> Iterator[subprocess.Popen[bytes]]:
     """A process that has launched an endless training, as a step does."""
     code = "from ml_platform_tests.resources.test_launcher import *; fit(Lake.at(load_settings()), 2, ENDLESS)"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:

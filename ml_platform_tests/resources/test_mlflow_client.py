@@ -56,12 +56,14 @@ def loads_feast(mlflow: MlflowThatListens, program: str) -> bool:
     return json.loads(done.stdout)
 
 
+@pytest.mark.processes
 def test_bare_client_loads_feast(mlflow: MlflowThatListens) -> None:
     """If this fails, Feast has changed, and `prepare_mlflow` may do less."""
     pytest.importorskip("feast")
     assert loads_feast(mlflow, BARE)
 
 
+@pytest.mark.processes
 def test_ours_does_not(mlflow: MlflowThatListens) -> None:
     assert not loads_feast(mlflow, OURS)
     assert all("Authorization" not in headers for headers in mlflow.heard)

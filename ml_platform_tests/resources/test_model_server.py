@@ -5,7 +5,7 @@ import pytest
 from ml_platform.core.errors import DeploymentError
 from ml_platform.registry.versions import Version
 from ml_platform.resources.model_server import ModelServer
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.processes import free_port
 
 VERSION = Version("m", "2", "new", "2024-01-01", "run", "source")
 

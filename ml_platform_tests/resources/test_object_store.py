@@ -4,7 +4,9 @@ import pytest
 from ml_platform.core.errors import LandingError, SettingsError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.object_store import ObjectStore, client_options
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.processes import free_port
+
+pytestmark = pytest.mark.usefixtures("s3_port")
 
 
 @pytest.fixture

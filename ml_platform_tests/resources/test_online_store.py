@@ -19,9 +19,9 @@ from ml_platform.resources import feast_store
 from ml_platform.resources.feast_store import FeastStore
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.online_store import Found, OnlineStore, SqliteStore, online_store_at
-from ml_platform_tests.conftest import eventually, free_port
-from ml_platform_tests.redis import PASSWORD
-from ml_platform_tests.stores import FEAST, at_store, redis_port, redis_url  # noqa: F401  # fixtures
+from ml_platform_tests.processes import eventually, free_port
+from ml_platform_tests.servers import REDIS_PASSWORD as PASSWORD
+from ml_platform_tests.stores import FEAST, at_store  # noqa: F401  # a fixture
 
 JUNE, JULY = datetime(2018, 6, 1, tzinfo=UTC), datetime(2018, 7, 1, tzinfo=UTC)
 VIEW = FeatureViewSpec(
@@ -225,7 +225,7 @@ def test_registry_may_be_a_database_or_an_object(
     eventually(lambda: reader.as_of("activity") == JULY, timeout=15)
 
 
-def test_rows_of_other_projects_are_left_alone(redis_url: str, redis_port: int, tmp_path: Path) -> None:  # noqa: F811
+def test_rows_of_other_projects_are_left_alone(redis_url: str, redis_port: int, tmp_path: Path) -> None:
     store = FeastStore(Settings(home=tmp_path, online_store=redis_url))
     store.write(VIEW, rows(1, 2), JUNE)
     client: Any = redis.Redis(port=redis_port, db=3, password=PASSWORD)
@@ -237,7 +237,7 @@ def test_rows_of_other_projects_are_left_alone(redis_url: str, redis_port: int, 
     assert len(client.keys()) == 2
 
 
-def test_redis_that_has_lost_everything_is_an_error(redis_url: str, redis_port: int, tmp_path: Path) -> None:  # noqa: F811
+def test_redis_that_has_lost_everything_is_an_error(redis_url: str, redis_port: int, tmp_path: Path) -> None:
     store = FeastStore(Settings(home=tmp_path, online_store=redis_url))
     store.write(VIEW, rows(1), JUNE)
     redis.Redis(port=redis_port, password=PASSWORD).flushall()
@@ -245,7 +245,7 @@ def test_redis_that_has_lost_everything_is_an_error(redis_url: str, redis_port: 
         read(store, 0)
 
 
-def test_redis_that_does_not_answer_is_named_without_its_password(redis_url: str, tmp_path: Path) -> None:  # noqa: F811
+def test_redis_that_does_not_answer_is_named_without_its_password(redis_url: str, tmp_path: Path) -> None:
     port = free_port()
     url = f"redis://someone:secret@127.0.0.1:{port}/0"
     for attempt in (lambda s: s.write(VIEW, rows(1), JUNE), lambda s: read(s, 0)):

@@ -13,7 +13,7 @@ from ml_platform.core.errors import LakeError
 from ml_platform.resources import prediction_log
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_log import INPUT, Prediction, PredictionLog, read
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -153,6 +153,7 @@ while True:
 """
 
 
+@pytest.mark.processes
 def test_server_that_is_killed_loses_what_it_was_about_to_write_at_most(lake: Lake, tmp_path: Path) -> None:
     """And what was in the spool comes with the next process; nothing is there twice."""
     arguments = [sys.executable, "-c", SERVER, str(tmp_path / "lake"), str(tmp_path / "spool")]

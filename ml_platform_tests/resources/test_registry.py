@@ -22,7 +22,7 @@ from ml_platform.resources.registry import Registry
 from ml_platform.rollout.standing import Standing
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.processes import free_port
 from ml_platform_tests.registry.test_bundle import make_bundle
 
 NOW, SECOND = datetime(2026, 1, 1, 12, tzinfo=UTC), timedelta(seconds=1)

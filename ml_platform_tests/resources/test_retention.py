@@ -26,7 +26,8 @@ from ml_platform.resources.lineage import required_inputs, training_needs, view_
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
-from ml_platform_tests.conftest import FIRST_DAY, free_port
+from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.processes import free_port
 
 MODEL, VIEW = "fraud_detection", "terminal_risk"
 DAYS = list(day_range(FIRST_DAY, FIRST_DAY + timedelta(days=29)))
@@ -211,7 +212,7 @@ def test_ledger_of_a_removed_day_keeps_all_but_its_quality(lake: Lake, small: Ca
 
 @pytest.mark.parametrize("on", ["folder", "s3"])
 def test_removed_day_is_not_ingested_again_nor_those_that_were_judged_by_it(
-    on: str, environment: Settings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    on: str, s3_port: int, environment: Settings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the removal dies in between."""
     settings = environment

@@ -20,8 +20,9 @@ from ml_platform.data.formats import open_file
 from ml_platform.data.landing import LandedObject, Origin
 from ml_platform.resources import sql_origin
 from ml_platform.resources.sql_origin import SqlRows
-from ml_platform_tests.conftest import free_port
-from ml_platform_tests.postgres import PASSWORD, postgres_url  # noqa: F401  # a fixture
+from ml_platform_tests.processes import free_port
+from ml_platform_tests.servers import POSTGRES_PASSWORD as PASSWORD
+from ml_platform_tests.stores import POSTGRES
 
 NOW = datetime(2024, 3, 10, 12, tzinfo=UTC)
 NAMES = count()
@@ -48,7 +49,7 @@ class Database:
 
 
 @pytest.fixture
-def postgres(postgres_url: str) -> Database:  # noqa: F811
+def postgres(postgres_url: str) -> Database:
     name = f"rows_{next(NAMES)}"
     with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
@@ -60,7 +61,7 @@ def sqlite(tmp_path: Path) -> Database:
     return Database(f"sqlite:///{tmp_path}/rows.db")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", POSTGRES])
 def database(request: pytest.FixtureRequest) -> Database:
     return request.getfixturevalue(request.param)
 

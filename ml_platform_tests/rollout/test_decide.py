@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_platform.core.spec import AbortSpec, MetricLimitSpec, RolloutSpec, duration
@@ -16,6 +16,7 @@ from ml_platform.rollout.plan import PROOF_TIME, Abort, Advance, Finish, Wait, a
 from ml_platform.rollout.sequential import Interval, proportion
 from ml_platform.rollout.standing import Record, Standing
 from ml_platform.rollout.state import Event, Rollout
+from ml_platform_tests.selection import examples
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -183,7 +184,7 @@ observations = st.builds(
 looks = st.lists(st.tuples(observations, st.integers(1, 40), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(max_examples=2_000)
+@examples(2_000)
 @given(specs(), looks)
 def test_any_history_ends_with_one_champion_and_every_step_in_its_turn(
     spec: RolloutSpec, history: list[tuple[Observed, int, bool]]

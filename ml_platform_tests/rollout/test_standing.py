@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -12,6 +11,7 @@ from ml_platform.rollout.observations import Observed
 from ml_platform.rollout.plan import Abort, Advance, Finish, aliases_after, follow, proven
 from ml_platform.rollout.standing import Record, SetAlias, SetTag, Standing, completion, held, numbers, writes
 from ml_platform.rollout.state import Rollout
+from ml_platform_tests.selection import examples
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CANARY = RolloutSpec(strategy="canary", steps=(10, 100))
@@ -133,5 +133,5 @@ class Registry(RuleBasedStateMachine):
         assert traffic.challenger is None or traffic.challenger != traffic.champion
 
 
-Registry.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+Registry.TestCase.settings = examples(300, stateful_step_count=30)
 TestRegistry = Registry.TestCase

@@ -1,10 +1,10 @@
-"""A whole platform in one process: real S3, MLflow and model server; the sensors' ticks are called instead of awaited."""
+"""A whole platform in one process: real S3; the sensors' ticks are called instead of awaited."""
 
-import sys
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -19,7 +19,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
-from ml_platform_tests.conftest import FIRST_DAY, free_port, server
+from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, NOWHERE
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -136,28 +136,33 @@ def problems(result: dg.ExecuteInProcessResult) -> list[str]:
     return [str(error.to_string()) if error else "failed" for error in errors]
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator[Platform]:
-    """An empty platform of a test module's own."""
-    folder: Path = tmp_path_factory.mktemp("platform")
+@contextmanager
+def opened(variables: dict[str, str], instance: dg.DagsterInstance) -> Iterator[Platform]:
+    """The platform at these addresses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ML_PLATFORM_HOME", str(folder))
-        patch.setenv("ML_PLATFORM_S3_PORT", str(s3_port))
-        patch.setenv("ML_PLATFORM_LANDING", f"s3://landing-{folder.name}")
-        patch.setenv("ML_PLATFORM_MODEL_SERVER_PORT", str(free_port()))
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.chdir(folder)  # MLflow without a server keeps artifacts in the working directory
+        for name, value in variables.items():
+            patch.setenv(name, value)
         settings = load_settings()
         landing = ObjectStore.at(settings)
         landing.ensure_bucket()
-        registry = Registry.at(settings)
-        assert registry.traffic() == {}  # which creates the database before two processes use it
-        command = [sys.executable, "-m", "ml_platform.serving.main"]
-        with (
-            server(command, f"{settings.model_server_url}/health", folder / "server.log"),
-            dg.DagsterInstance.local_temp(str(folder)) as instance,
-        ):
-            yield Platform(settings, instance, landing, Lake.at(settings), registry, ModelServer.at(settings))
+        yield Platform(settings, instance, landing, Lake.at(settings), Registry.at(settings), ModelServer.at(settings))
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator[Platform]:
+    """An empty platform of a test module's own: landing bucket, lake and Dagster; nothing where MLflow and the server should be."""
+    folder = tmp_path_factory.mktemp("platform")
+    variables = {
+        "ML_PLATFORM_HOME": str(folder),
+        "ML_PLATFORM_S3_PORT": str(s3_port),
+        "ML_PLATFORM_LANDING": f"s3://landing-{folder.name}-{os.getpid()}",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{NOWHERE}",
+    }
+    with (
+        dg.DagsterInstance.local_temp(str(folder), overrides=NO_LOGS) as instance,
+        opened(variables, instance) as platform,
+    ):
+        yield platform
 
 
 @pytest.fixture(scope="session")

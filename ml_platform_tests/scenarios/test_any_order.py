@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from ml_platform.components.source import ingest_day
@@ -21,6 +21,7 @@ from ml_platform.data.landing import LandedObject, Page, day_of
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import accounts_of, is_handled
 from ml_platform.resources.origins import Origins
+from ml_platform_tests.selection import examples
 
 FIRST, TODAY = date(2024, 1, 1), date(2024, 1, 5)
 KEEP = PolicySpec(on_failure="quarantine", up_to=1.0)
@@ -141,7 +142,7 @@ def expected() -> dict[str, object]:
 
 
 @given(st.lists(st.sampled_from([*OBJECTS, "tick", "tick", "tick", "lost cursor"]), max_size=25))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@examples(25, suppress_health_check=[HealthCheck.too_slow])
 def test_any_order_and_multiplicity_gives_the_same_lake(expected: dict[str, object], events: list[str]) -> None:
     assert lake_after(events) == expected
 

@@ -27,11 +27,12 @@ from ml_platform.resources.registry import Registry
 from ml_platform.resources.release import Begun, Deployed, deploy, progress
 from ml_platform.resources.verdict import REPORT
 from ml_platform.rollout.state import Rollout
-from ml_platform_tests.conftest import eventually, free_port, server
 from ml_platform_tests.evaluation.test_gates import REPORT as GOOD
 from ml_platform_tests.evaluation.test_gates import figure
+from ml_platform_tests.processes import eventually, free_port
 from ml_platform_tests.registry.test_bundle import make_bundle
 from ml_platform_tests.resources.test_registry import run_id
+from ml_platform_tests.servers import server
 
 MODEL = "fraud_detection"
 LIMITS = AbortSpec(error_rate=0.05, score_psi=0.25)
@@ -117,7 +118,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[World]:
+def world(processes: None, tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("rollouts")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as running:
         patch.setenv("ML_PLATFORM_HOME", str(folder))

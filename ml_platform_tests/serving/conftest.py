@@ -18,7 +18,7 @@ from ml_platform.registry.versions import Version
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 from ml_platform_tests.registry.test_bundle import make_bundle
 
 JUNE = datetime(2018, 6, 1, tzinfo=UTC)

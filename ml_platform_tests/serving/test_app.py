@@ -11,9 +11,9 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.serving import app as server
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 from ml_platform_tests.serving.conftest import JUNE, REQUEST, Told, ready, serving
-from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
+from ml_platform_tests.stores import at_store  # noqa: F401  # a fixture
 
 
 def test_scores_by_id_and_by_full_row_are_the_same(client: TestClient, catalog: Catalog) -> None:

@@ -13,7 +13,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.resources.prediction_log import Prediction
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
-from ml_platform_tests.conftest import eventually
+from ml_platform_tests.processes import eventually
 from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
 
 

@@ -14,7 +14,8 @@ from ml_platform.resources import prediction_log
 from ml_platform.resources.lake import Lake
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving.cache import BundleCache
-from ml_platform_tests.conftest import eventually, free_port, server
+from ml_platform_tests.processes import eventually, free_port
+from ml_platform_tests.servers import server
 from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
 
 
@@ -67,7 +68,7 @@ def test_restart_with_a_bad_champion_serves_what_was_served_before(
             assert (described["version"], described["refused"]["version"]) == ("1", "2")
 
 
-@pytest.mark.stack
+@pytest.mark.processes
 def test_process_that_is_stopped_answers_first_and_loses_no_row_of_its_log(
     tmp_path: Path, catalog: Catalog, registry: Told
 ) -> None:

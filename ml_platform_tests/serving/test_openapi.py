@@ -13,7 +13,7 @@ import pytest
 import schemathesis
 import uvicorn
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
@@ -21,7 +21,8 @@ from schemathesis.core.result import Ok
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
 from ml_platform.serving import app as server
-from ml_platform_tests.conftest import eventually, free_port
+from ml_platform_tests.processes import eventually, free_port
+from ml_platform_tests.selection import examples
 from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
 
 load_all_checks()
@@ -84,7 +85,7 @@ def test_everything_that_the_document_allows_and_much_that_it_does_not_is_answer
     for operation in operations:
 
         @given(case=operation.as_strategy())
-        @settings(max_examples=15, suppress_health_check=SLOW, derandomize=True, database=None)
+        @examples(15, suppress_health_check=SLOW, derandomize=True, database=None)
         def answered(case: schemathesis.Case) -> None:
             case.call_and_validate(timeout=20, checks=PROMISES)
 
@@ -102,7 +103,7 @@ json_values = st.recursive(
     field=st.sampled_from([*REQUEST]),
     value=json_values.filter(lambda value: not isinstance(value, int | float | str) and value is not None),
 )
-@settings(max_examples=40, suppress_health_check=SLOW, derandomize=True, database=None)
+@examples(40, suppress_health_check=SLOW, derandomize=True, database=None)
 def test_value_of_the_wrong_kind_is_422_and_its_field_is_named(url: str, field: str, value: Any) -> None:
     body = json.dumps({"entities": [{**REQUEST, field: value}]}).encode()
     status, answer = fetch(int(url.rsplit(":", 1)[1]), "POST", PREDICT, body)
@@ -142,7 +143,7 @@ def test_huge_batch_is_answered_or_refused_and_the_server_goes_on(url: str) -> N
 
 
 @given(garbage=st.binary(max_size=300))
-@settings(max_examples=25, suppress_health_check=SLOW, derandomize=True, database=None)
+@examples(25, suppress_health_check=SLOW, derandomize=True, database=None)
 def test_garbage_on_the_wire_ends_that_connection_and_nothing_else(url: str, garbage: bytes) -> None:
     port = int(url.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:

@@ -16,7 +16,7 @@ from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
 from ml_platform.serving.requests import Checker, Row
-from ml_platform_tests.stores import at_store, redis_port, redis_url  # noqa: F401  # fixtures
+from ml_platform_tests.stores import at_store  # noqa: F401  # a fixture
 
 SCHEMA = InputSchema(
     {"amount": "float64", "at": "timestamp"}, (ViewSchema("activity", "user", "int64", {"clicks": -1.0, "age": 0.0}),)

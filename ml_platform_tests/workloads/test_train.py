@@ -20,7 +20,10 @@ from ml_platform.resources.lake import Lake
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Labelled
 from ml_platform.training.trainers.sequence import Sequence
-from ml_platform_tests.conftest import free_port
+from ml_platform_tests.forks import Fork, Nursery
+from ml_platform_tests.processes import free_port
+
+pytestmark = pytest.mark.processes
 
 DAY = date(2018, 5, 31)
 RNG = np.random.default_rng(0)
@@ -42,17 +45,14 @@ def lake_with_job(folder: Path, trainer: str = "mlp", **params: object) -> Lake:
     return lake
 
 
-def start(lake: Lake, ranks: int = 1, launcher: tuple[str, ...] | None = None) -> subprocess.Popen[str]:
+def start(nursery: Nursery, lake: Lake, ranks: int = 1, launcher: tuple[str, ...] | None = None) -> Fork:
     launcher = (TORCHRUN if ranks == 2 else ()) if launcher is None else launcher
     command = [sys.executable, *launcher, "-m", "ml_platform.workloads.train", "m", str(DAY), "--lake", lake.root]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    return nursery.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+def finish(process: Fork) -> tuple[int | None, str, str]:
+    out, err = process.communicate()
     return process.returncode, out, err
 
 
@@ -60,8 +60,8 @@ def trained(lake: Lake) -> dict[str, np.ndarray]:
     return safetensors.numpy.load(lake.read_files(keys.trained("m", 1), DAY)["model.safetensors"])
 
 
-def run(lake: Lake, ranks: int = 1) -> dict[str, np.ndarray]:
-    code, _, err = finish(start(lake, ranks))
+def run(nursery: Nursery, lake: Lake, ranks: int = 1) -> dict[str, np.ndarray]:
+    code, _, err = finish(start(nursery, lake, ranks))
     assert code == 0, err[-3000:]
     return trained(lake)
 
@@ -75,7 +75,7 @@ def after_checkpoint(lake: Lake, number: int) -> None:
         time.sleep(0.002)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Fork) -> None:
     """kill -9 of the process and its ranks, which torchrun puts into sessions of their own."""
     ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in (process.pid, *map(int, ranks)):
@@ -89,23 +89,27 @@ def assert_same_bits(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
-    return {ranks: run(lake_with_job(tmp_path_factory.mktemp("whole")), ranks) for ranks in (1, 2)}
+def uninterrupted(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+    return {ranks: run(nursery, lake_with_job(tmp_path_factory.mktemp("whole")), ranks) for ranks in (1, 2)}
 
 
-def test_two_ranks_give_the_weights_of_one(tmp_path: Path) -> None:
-    one, two = (run(lake_with_job(tmp_path / str(n), dropout=0.0, batch_size=51), ranks=n) for n in (1, 2))
+def test_two_ranks_give_the_weights_of_one(nursery: Nursery, tmp_path: Path) -> None:
+    one, two = (run(nursery, lake_with_job(tmp_path / str(n), dropout=0.0, batch_size=51), ranks=n) for n in (1, 2))
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-5)
 
 
 def test_two_nodes_give_the_bits_of_two_ranks_on_one(
-    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
+    nursery: Nursery, tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
 ) -> None:
     """An agent per node, which meet at an address, as the pods of a training job do."""
     lake, port = lake_with_job(tmp_path), str(free_port())
     agents = [
-        start(lake, launcher=(*AGENT, "--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", port))
+        start(
+            nursery,
+            lake,
+            launcher=(*AGENT, "--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", port),
+        )
         for node in (0, 1)
     ]
     assert [finish(agent)[0] for agent in agents] == [0, 0]
@@ -113,12 +117,12 @@ def test_two_nodes_give_the_bits_of_two_ranks_on_one(
 
 
 @pytest.mark.parametrize("cell", ["gru", "attention"])
-def test_two_ranks_give_the_sequence_network_of_one(tmp_path: Path, cell: str) -> None:
+def test_two_ranks_give_the_sequence_network_of_one(nursery: Nursery, tmp_path: Path, cell: str) -> None:
     """The last batch has one row, so that one of the ranks has none. The job says which columns are steps."""
     params = {"steps": ["v"], "width": 8, "cell": cell, "dropout": 0.0, "epochs": 1}
     scores = {}
     for ranks in (1, 2):
-        run(lake := lake_with_job(tmp_path / str(ranks), "sequence", **params), ranks)
+        run(nursery, lake := lake_with_job(tmp_path / str(ranks), "sequence", **params), ranks)
         scores[ranks] = Sequence.load(lake.read_files(keys.trained("m", 1), DAY)).predict(X)
     # Not the weights: attention has some, the bias of its keys, that change no score and go where rounding leads them.
     np.testing.assert_allclose(scores[2], scores[1], rtol=1e-3)
@@ -127,14 +131,14 @@ def test_two_ranks_give_the_sequence_network_of_one(tmp_path: Path, cell: str) -
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, 1), (1, 14), (2, 3)])
 def test_killed_goes_on_to_the_same_bits(
-    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]], ranks: int, number: int
+    nursery: Nursery, tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]], ranks: int, number: int
 ) -> None:
     lake = lake_with_job(tmp_path)
-    process = start(lake, ranks)
+    process = start(nursery, lake, ranks)
     after_checkpoint(lake, number)
     kill(process)
     assert lake.manifest(keys.trained("m", 1), DAY) is None
-    code, _, err = finish(start(lake, ranks))
+    code, _, err = finish(start(nursery, lake, ranks))
     assert code == 0, err[-3000:]
     assert "going on from the checkpoint" in err
     assert_same_bits(trained(lake), uninterrupted[ranks])
@@ -142,44 +146,46 @@ def test_killed_goes_on_to_the_same_bits(
 
 
 def test_sigterm_exits_75_and_goes_on_to_the_same_bits(
-    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
+    nursery: Nursery, tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
 ) -> None:
     lake = lake_with_job(tmp_path)
-    process = start(lake)
+    process = start(nursery, lake)
     after_checkpoint(lake, 2)
     process.terminate()
     code, out, err = finish(process)
     assert (code, json.loads(out.splitlines()[-1])["outcome"]) == (75, "interrupted")
     assert "goes on from its checkpoint" in err
-    assert_same_bits(run(lake), uninterrupted[1])
+    assert_same_bits(run(nursery, lake), uninterrupted[1])
 
 
 def test_sigterm_to_torchrun_leaves_a_checkpoint(
-    tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
+    nursery: Nursery, tmp_path: Path, uninterrupted: dict[int, dict[str, np.ndarray]]
 ) -> None:
     lake = lake_with_job(tmp_path)
-    process = start(lake, 2)
+    process = start(nursery, lake, 2)
     after_checkpoint(lake, 2)
     process.terminate()
     code, out, _ = finish(process)
     assert code != 0
     told = [json.loads(line) for line in out.splitlines() if line.startswith("{")]  # Gloo writes lines of its own
     assert told[-1]["outcome"] == "interrupted", out
-    assert_same_bits(run(lake, 2), uninterrupted[2])
+    assert_same_bits(run(nursery, lake, 2), uninterrupted[2])
 
 
-def test_figures_are_lines_of_json_from_one_rank_and_a_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+def test_figures_are_lines_of_json_from_one_rank_and_a_second_run_has_nothing_to_do(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     lake = lake_with_job(tmp_path, epochs=2)
-    code, out, err = finish(start(lake, 2))
+    code, out, err = finish(start(nursery, lake, 2))
     assert code == 0, err
     assert [line.get("epoch") for line in map(json.loads, out.splitlines())] == [1, 2, None]
     manifest = lake.manifest(keys.trained("m", 1), DAY)
-    assert finish(start(lake))[0] == 0
+    assert finish(start(nursery, lake))[0] == 0
     assert lake.manifest(keys.trained("m", 1), DAY) == manifest
 
 
-def test_failure_is_one_line_and_exit_1(tmp_path: Path) -> None:
-    code, out, err = finish(start(lake_with_job(tmp_path, epoch=3)))
+def test_failure_is_one_line_and_exit_1(nursery: Nursery, tmp_path: Path) -> None:
+    code, out, err = finish(start(nursery, lake_with_job(tmp_path, epoch=3)))
     assert (code, err.count("\n")) == (1, 1)
     assert json.loads(out) | {"error": "SpecError", "outcome": "failed"} == json.loads(out)
     assert "mend candidates.params.epoch" in err

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import kubernetes_validate
 import yaml
 
+from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double.controllers import Controllers
 from ml_platform_tests.k8s.double.kubelet import Kubelet
 from ml_platform_tests.k8s.double.store import Object, Store, now
@@ -50,11 +51,15 @@ class Double:
     """The whole cluster, on a port of its own. `requests` has method and path of everything that was asked."""
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str] | None = None, namespace: str = "ml-platform"
+        self,
+        folder: Path,
+        nursery: Nursery,
+        environment: Mapping[str, str] | None = None,
+        namespace: str = "ml-platform",
     ) -> None:
         self.namespace = namespace
         self.store = Store()
-        self.kubelet = Kubelet(self.store, folder / "pods", dict(environment or {}))
+        self.kubelet = Kubelet(self.store, folder / "pods", nursery, dict(environment or {}))
         self.controllers = Controllers(self.store, self.kubelet, self._pods_left)
         self.kubelet.add_node("node-0")
         self.quota: dict[str, int] = {}  # count/jobs.batch, pods

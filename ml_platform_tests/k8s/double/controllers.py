@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ml_platform.core.digest import of_json
-from ml_platform_tests.conftest import free_port
 from ml_platform_tests.k8s.double.kubelet import Kubelet, event
 from ml_platform_tests.k8s.double.store import Object, Store, now
+from ml_platform_tests.processes import free_port
 
 JOB_NAME = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -35,7 +35,10 @@ class Controllers:
         self._thread.join(10)
 
     def _work(self) -> None:
+        version = 0
         while not self.closing.is_set():
+            # Deadlines pass without a change; and a change is looked at a moment later, together with what it brings about.
+            version = self.store.wait(version, 0.5)
             for job in self.store.list("jobs"):
                 self._job(job)
             for job in self.store.list("pytorchjobs"):
@@ -43,7 +46,7 @@ class Controllers:
             for deployment in self.store.list("deployments"):
                 self._deployment(deployment)
             self._collect()
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     # --- Jobs ---------------------------------------------------------------------------------------------------------
 

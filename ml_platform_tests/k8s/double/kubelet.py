@@ -17,24 +17,27 @@ from typing import Any
 
 import httpx
 
+from ml_platform_tests.forks import Fork, Nursery
 from ml_platform_tests.k8s.double.network import Network
 from ml_platform_tests.k8s.double.store import Object, Store, now
 
 ROOT = Path(__file__).parents[3]
 GRACE = 30.0
+PATIENCE = 0.5  # seconds after which what waits for a change looks whether it is still wanted
 Status = dict[str, Any]
 
 
 class Kubelet:
     """Runs the pods of a store, a thread for each."""
 
-    def __init__(self, store: Store, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, store: Store, folder: Path, nursery: Nursery, environment: dict[str, str]) -> None:
         self.store = store
+        self.nursery = nursery
         self.folder = folder
         self.environment = environment
         self.network = Network()
         self.missing_images: set[str] = set()
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}  # by uid of the pod
+        self.processes: dict[str, Fork] = {}  # by uid of the pod
         self.closing = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -99,19 +102,15 @@ class Kubelet:
     def _live(self, pod: Object) -> None:
         if self._scheduled(pod) and self._pulled(pod):
             self._run(pod)
-        while not self.closing.is_set() and (there := self._there(pod)):
+        version = 0
+        while not self.closing.is_set() and (there := self.store.look("pods", pod)):
             if "deletionTimestamp" in there["metadata"]:
                 self.store.remove("pods", pod)
                 return
-            time.sleep(0.05)
-
-    def _there(self, pod: Object) -> Object | None:
-        meta = pod["metadata"]
-        there = self.store.get("pods", meta["namespace"], meta["name"])
-        return there if there and there["metadata"]["uid"] == meta["uid"] else None
+            version = self.store.wait(version, PATIENCE)
 
     def _wanted(self, pod: Object) -> bool:
-        there = self._there(pod)
+        there = self.store.look("pods", pod)
         return not self.closing.is_set() and there is not None and "deletionTimestamp" not in there["metadata"]
 
     def _scheduled(self, pod: Object) -> str | None:
@@ -163,15 +162,7 @@ class Kubelet:
             self._container(pod, {"waiting": words})
             return
         with (place / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=place,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            process = self.nursery.start(command, environment, place, subprocess.PIPE)
             self.processes[pod["metadata"]["uid"]] = process
             self._container(pod, {"running": {"startedAt": now()}}, phase="Running")
             threading.Thread(target=self._probe, args=(pod, process, environment), daemon=True).start()
@@ -180,12 +171,13 @@ class Kubelet:
             self._until_it_ends(pod, process)
             _kill(process)  # nothing outlives the first process of a container
             reader.join(10)
-        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+        status = process.wait()
+        code = status if status >= 0 else 128 - status
         reason = "Completed" if code == 0 else "Error"
         ended = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now()}}
         self._container(pod, ended, phase="Succeeded" if code == 0 else "Failed")
 
-    def _probe(self, pod: Object, process: subprocess.Popen[bytes], environment: dict[str, str]) -> None:
+    def _probe(self, pod: Object, process: Fork, environment: dict[str, str]) -> None:
         """Say that the pod is ready once its probes, if it has some, say so."""
         container, app = pod["spec"]["containers"][0], pod["metadata"]["labels"].get("app", "")
         for probe in filter(None, (container.get("startupProbe"), container.get("readinessProbe"))):
@@ -194,10 +186,10 @@ class Kubelet:
         if process.poll() is None:
             self.store.change("pods", pod, lambda one: one["status"].update(conditions=[_condition("Ready")]))
 
-    def _until_it_ends(self, pod: Object, process: subprocess.Popen[bytes]) -> None:
+    def _until_it_ends(self, pod: Object, process: Fork) -> None:
         deadline = None
         while process.poll() is None:
-            there = self._there(pod)
+            there = self.store.look("pods", pod)
             asked = there is None or "deletionTimestamp" in there["metadata"]
             if asked and deadline is None:
                 grace = there["metadata"]["deletionGracePeriodSeconds"] if there else 0
@@ -385,7 +377,7 @@ def _variables(pod: Object, container: Object, store: Store) -> Iterator[tuple[s
             yield variable["name"], value
 
 
-def _stamp(process: subprocess.Popen[bytes], log: Any) -> None:
+def _stamp(process: Fork, log: Any) -> None:
     """Each line with its moment, as the kubelet keeps it."""
     assert process.stdout is not None, "it was started with a pipe"
     for line in process.stdout:
@@ -393,7 +385,7 @@ def _stamp(process: subprocess.Popen[bytes], log: Any) -> None:
         log.flush()
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Fork) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -2,8 +2,8 @@
 
 import re
 
-from ml_platform_tests.conftest import free_port
 from ml_platform_tests.k8s.double.store import Object
+from ml_platform_tests.processes import free_port
 
 
 class Network:

@@ -63,9 +63,20 @@ class Store:
                 del self._objects[key]
                 self._log_event("DELETED", plural, there)
 
+    def look(self, plural: str, known: Object) -> Object | None:
+        """What is there of an object that is known in some former version, not copied: only to be looked at."""
+        there = self._objects.get((plural, known["metadata"]["namespace"], known["metadata"]["name"]))
+        return there if there and there["metadata"]["uid"] == known["metadata"]["uid"] else None
+
     @property
     def version(self) -> int:
         with self.changed:
+            return self._version
+
+    def wait(self, version: int, timeout: float) -> int:
+        """Until there is something newer than `version`, or for `timeout` seconds; returns the newest version."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._version > version, timeout)
             return self._version
 
     def events_since(self, version: int, plural: str, until: Callable[[], bool]) -> Iterator[tuple[int, str, Object]]:
