@@ -27,6 +27,7 @@ from ml_platform.core.settings import EMBEDDED_S3_CREDENTIALS
 from ml_platform_tests import forks, keeper
 from ml_platform_tests.processes import BIN, free_port, wait_until_it_answers
 
+ROOT = Path(__file__).parents[1]
 POSTGRES_PASSWORD = "not-to-be-shown"
 REDIS_PASSWORD = "not,to=be:shown"  # Feast has its own ideas about commas
 
@@ -59,11 +60,12 @@ class Shared:
         silence: type[Exception],
         ends_by: signal.Signals = signal.SIGTERM,
         user: str = "-",
+        cwd: Path = ROOT,
     ) -> None:
         """Run a server, as another user if need be, until the run ends; returns when `ask` does not raise `silence` any more."""
         whole = [sys.executable, keeper.__file__, str(self.run), str(int(ends_by)), user, *command]
         with log.open("w") as output:
-            process = subprocess.Popen(whole, stdout=output, stderr=output, start_new_session=True, cwd=log.parent)
+            process = subprocess.Popen(whole, stdout=output, stderr=output, start_new_session=True, cwd=cwd)
         wait_until_it_answers(process, name, log, ask, silence)
 
 
@@ -213,6 +215,7 @@ def postgres_url(shared: Shared) -> str:
             psycopg.OperationalError,
             ends_by=signal.SIGINT,  # does not wait for clients, as SIGTERM does
             user=user,
+            cwd=folder,  # which that user may enter
         )
         return {"url": f"postgresql+psycopg://{address}"}
 
