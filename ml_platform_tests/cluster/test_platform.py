@@ -17,7 +17,7 @@ from ml_platform.local.demo import MODEL, Outcome, World
 from ml_platform.local.producer import simulated
 from ml_platform.resources.object_store import client_options
 from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster
-from ml_platform_tests.conftest import FIRST_DAY
+from ml_platform_tests.conftest import FIRST_DAY, STORY_DAYS
 
 pytestmark = pytest.mark.story
 CANDIDATE = keys.candidate(MODEL)
@@ -31,8 +31,8 @@ def training_gets(*more: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(cluster: Cluster) -> date:
-    """The training date of the model that came of 60 landed days."""
-    files = simulated(60, 2_000, FIRST_DAY, 7, timedelta(days=7))
+    """The training date of the model that came of the landed days."""
+    files = simulated(STORY_DAYS, 2_000, FIRST_DAY, 7, timedelta(days=7))
     world, outcome = World.at(cluster.settings), Outcome()
     arrived = demo.watch_until_deployed(world, files, outcome, Console(stderr=True))
     assert arrived, outcome.failures
@@ -60,7 +60,7 @@ def test_schemas_were_migrated_before_anything_else(cluster: Cluster) -> None:
 
 
 def test_landed_files_become_a_gated_model_that_answers(trained: date) -> None:
-    assert trained == date(2018, 5, 31)
+    assert trained == FIRST_DAY + timedelta(days=STORY_DAYS)
 
 
 def test_every_step_was_a_pod_of_its_own_with_what_the_model_file_asks_for(cluster: Cluster, trained: date) -> None:

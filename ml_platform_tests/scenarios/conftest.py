@@ -19,7 +19,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry
-from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, NOWHERE
+from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, NOWHERE, STORY_DAYS
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -167,5 +167,5 @@ def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator
 
 @pytest.fixture(scope="session")
 def demo_files() -> list[DailyFile]:
-    """The demo's 60 days: the smallest population whose model passes its gates comfortably."""
-    return simulated(60, 2_000, FIRST_DAY, 7, timedelta(days=7))
+    """The demo's days: the smallest population whose model passes its gates comfortably."""
+    return simulated(STORY_DAYS, 2_000, FIRST_DAY, 7, timedelta(days=7))

@@ -27,13 +27,13 @@ from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.local.producer import DailyFile
 from ml_platform.registry.versions import Version
 from ml_platform.resources.model_server import ModelServer
-from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS
+from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, STORY_DAYS
 from ml_platform_tests.processes import BIN, free_port
 from ml_platform_tests.scenarios.conftest import Platform, opened, problems
 from ml_platform_tests.servers import mlflow_server, s3_command, server
 
 MODEL = "fraud_detection"
-TRAINING_DATE = FIRST_DAY + timedelta(days=60)
+TRAINING_DATE = FIRST_DAY + timedelta(days=STORY_DAYS)
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.story
@@ -58,7 +58,12 @@ def told(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Told:
     variables["ML_PLATFORM_HOME"] = str(home)
     environment = {**os.environ, **variables, "COLUMNS": "200"}
     done = subprocess.run(
-        [BIN / "ml-platform", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [BIN / "ml-platform", "demo", "--days", str(STORY_DAYS)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     log = home / "stack.log"
     said = done.stdout[-4000:] + done.stderr[-2000:]
@@ -89,13 +94,13 @@ def deployed(told: Told) -> Iterator[Platform]:
 
 def test_all_that_the_demo_promises_came_true(told: Told) -> None:
     assert "all of it is true" in told.output
-    assert "60 partitions" in told.output
+    assert f"{STORY_DAYS} partitions" in told.output
 
 
 def test_every_landed_day_became_a_raw_partition_with_green_checks(deployed: Platform) -> None:
     days = list(day_range(FIRST_DAY, TRAINING_DATE - ONE_DAY))
     assert deployed.lake.days("transactions/raw") == days
-    assert deployed.lake.days("fraud_labels/raw") == days[:53]
+    assert deployed.lake.days("fraud_labels/raw") == days[: STORY_DAYS - 7]
     recorded = deployed.instance.get_materialized_partitions(dg.AssetKey(["transactions", "raw"]))
     assert recorded == {day.isoformat() for day in days}
     for day in (days[0], days[30], days[-1]):
@@ -111,7 +116,7 @@ def test_backlog_was_made_by_few_range_runs(deployed: Platform) -> None:
     ]
     assert [(run.asset_selection, run.status) for run in deployed.instance.get_runs() if not run.is_success] == []
     landed = deployed.instance.get_materialized_partitions(dg.AssetKey(["transactions", "landed"]))
-    assert len(landed) == 60
+    assert len(landed) == STORY_DAYS
     assert 1 <= len(runs) <= 10, "it is not a run a day"
 
 
@@ -143,15 +148,15 @@ def test_lineage_leads_from_the_served_version_to_landed_objects(deployed: Platf
     champion = deployed.registry.aliases(MODEL).champion
     assert champion is not None
     training_set = deployed.lake.require(f"{MODEL}/training_set", date.fromisoformat(champion.training_date))
-    raw = deployed.lake.require("transactions/raw", date(2018, 5, 1))
-    assert ("transactions/raw [2018-05-01]", raw.content_hash) in {(i.name, i.version) for i in training_set.inputs}
-    landed = next(deployed.landing.objects("transactions/2018-05-01/"))
+    raw = deployed.lake.require("transactions/raw", date(2018, 4, 20))
+    assert ("transactions/raw [2018-04-20]", raw.content_hash) in {(i.name, i.version) for i in training_set.inputs}
+    landed = next(deployed.landing.objects("transactions/2018-04-20/"))
     assert (deployed.landing.url(landed.key), landed.etag, landed.size) == (
         raw.inputs[0].name,
         raw.inputs[0].version,
         raw.inputs[0].size,
     )
-    assert [i.name for i in raw.inputs[1:]] == [f"transactions/raw [2018-04-{day}]" for day in range(25, 31)]
+    assert [i.name for i in raw.inputs[1:]] == [f"transactions/raw [2018-04-{day}]" for day in range(14, 20)]
 
 
 def test_training_is_one_mlflow_run_that_says_how_it_ended(deployed: Platform) -> None:
@@ -300,7 +305,7 @@ def test_older_training_date_that_is_backfilled_does_not_replace_the_champion(de
             dg.AssetKey([MODEL, noun])
             for noun in ("training_set", "candidate", "evaluation", "model_version", "deployment")
         ],
-        "2018-05-30",
+        (TRAINING_DATE - ONE_DAY).isoformat(),
     )
     assert result.success
     assert answering(deployed) == before
