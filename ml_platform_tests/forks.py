@@ -264,6 +264,7 @@ def _become(command: list[str]) -> None:
     script = Path(sys.executable).parent / Path(program).name
     if script.name.startswith("python") and words[0] == "-m":
         sys.argv = words[1:]
+        sys.modules.pop(words[1], None)  # imported before, and not as the main module
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     elif script.name.startswith("python") and words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
