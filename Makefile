@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # Tests share what they start within a file, and long files begin first (ml_platform_tests/selection.py).
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 EDITED = $(filter %.py,$(shell git diff --name-only --diff-filter=d HEAD) $(shell git ls-files --others --exclude-standard))
 ROOM = $(if $(ONLY),$(or $(wildcard ml_platform_tests/$(ONLY) ml_platform_tests/test_$(ONLY)*.py),$(error there are no tests of $(ONLY): a room is a folder of ml_platform_tests)))
 

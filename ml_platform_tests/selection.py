@@ -5,6 +5,7 @@ or bears the mark of that name; one that starts a process without saying so fail
 """
 
 import multiprocessing.util
+import os
 import subprocess
 import sys
 import threading
@@ -51,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("selection")
     group.addoption("--quick", action="store_true", help="only tests that start no process, with few examples")
     group.addoption("--changed", metavar="COMMIT", help="only tests of what differs from a commit")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, since a third of the time is waiting for processes; four at most."""
+    return min(4, (os.cpu_count() or 1) + 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

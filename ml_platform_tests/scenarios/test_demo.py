@@ -65,9 +65,10 @@ def told(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Told:
         text=True,
         check=False,
     )
-    log = home / "stack.log"
-    said = done.stdout[-4000:] + done.stderr[-2000:]
-    assert done.returncode == 0, said + (log.read_text()[-4000:] if log.exists() else "")
+    reasons = [line for line in done.stdout.splitlines() if line.startswith("NOT TRUE")]
+    assert done.returncode == 0, "\n".join(
+        [*reasons, done.stderr[-2_000:], f"the log of its stack: {home / 'stack.log'}"]
+    )
     return Told(done.stdout, home, ports, variables)
 
 
