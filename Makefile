@@ -41,7 +41,7 @@ quick: $(INSTALLED)  ## within two minutes: lint, types of what differs from the
 
 # Without ONLY and CHANGED the house rules are checked too.
 test: $(INSTALLED) $(if $(ONLY)$(CHANGED),,check)  ## house rules, then every test: [ONLY=<a room, or the command line's: cli>] [CHANGED=1, or a commit to differ from]
-	$(PYTEST) $(if $(CHANGED),--changed $(CHANGED:1=HEAD)) $(ROOM)
+	$(PYTEST) $(if $(CHANGED),--changed=$(CHANGED:1=HEAD)) $(ROOM)
 
 test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=...]
 	ML_PLATFORM_TEST_CLUSTER=1 REPOSITORY=$(REPOSITORY) TAG=$(TAG) $(BIN)/pytest ml_platform_tests/cluster

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -51,6 +52,9 @@ def starts_processes(item: pytest.Item) -> bool:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("selection")
     group.addoption("--quick", action="store_true", help="only tests that start no process, with few examples")
+    group.addoption(
+        "--shuffle", type=int, metavar="SEED", help="files, and tests within them, in random order; stories as they are"
+    )
     group.addoption("--changed", metavar="COMMIT", help="only tests of what differs from a commit")
 
 
@@ -67,10 +71,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # What takes long begins first, so that the cores end together: whole files, since those share what they have started.
     stories = {item.path for item in items if item.get_closest_marker("story")}
-    starting = {item.path for item in items if starts_processes(item)}
-    items.sort(key=lambda item: (item.path not in stories, item.path not in starting))
+    if (seed := config.getoption("--shuffle")) is not None:
+        random, places = Random(seed), {}
+        for item in items:
+            places[item] = (random.random() if item.path not in stories else 0.0, len(places))
+        files = {path: random.random() for path in sorted({item.path for item in items})}
+        items.sort(key=lambda item: (files[item.path], places[item]))
+    else:
+        # What takes long begins first, so that the cores end together: whole files, since those share what they have started.
+        starting = {item.path for item in items if starts_processes(item)}
+        items.sort(key=lambda item: (item.path not in stories, item.path not in starting))
     kept = items
     if config.getoption("--quick"):
         kept = [item for item in kept if not starts_processes(item)]

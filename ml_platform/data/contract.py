@@ -133,6 +133,8 @@ def _converted(column: pa.ChunkedArray, wanted: pa.DataType) -> tuple[pa.Chunked
             raise pa.ArrowInvalid("Arrow takes 0x10 for a number")
         return _cast(column, wanted), none
     except pa.ArrowInvalid:
+        if pa.types.is_decimal(column.type):  # which Arrow casts to no whole number at all, if one of them is none
+            column = column.cast(pa.string())
         slow = _try_text if pa.types.is_string(column.type) else _try_cast
         converted = slow(column, wanted)
         unfit = pc.and_(pc.is_valid(column), pc.is_null(converted))
@@ -184,9 +186,10 @@ def _try_text(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
 
 
 def _article(wanted: pa.DataType) -> str:
-    return (
-        f"{'an' if str(wanted).startswith('int') else 'a'} {'timestamp' if pa.types.is_timestamp(wanted) else wanted}"
-    )
+    """A type as source files name it, with its article."""
+    named = {pa.float32(): "float32", pa.float64(): "float64"}.get(wanted, wanted)
+    name = "timestamp" if pa.types.is_timestamp(wanted) else str(named)
+    return f"{'an' if name.startswith('int') else 'a'} {name}"
 
 
 def broken_rules(source: SourceSpec, day: date, rows: pa.Table) -> Iterator[Offence]:

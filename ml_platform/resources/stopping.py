@@ -45,22 +45,27 @@ def stoppable(stop: Stop, grace: float = GRACE) -> Iterator[Stop]:
         yield stop
         return
 
-    waiting = False
+    waiting = over = False
 
     def noted(number: int, frame: FrameType | None) -> None:
         nonlocal waiting
+        if over:
+            return  # it came as the work ended; an alarm that is set now would find nobody, and end the process
         if not waiting:  # though the work may have looked at the clock before the alarm came
             waiting = True
             stop.reason = stop.reason or ("timeout" if number == signal.SIGALRM else "signal")
-            signal.setitimer(signal.ITIMER_REAL, grace)
+            signal.setitimer(signal.ITIMER_REAL, grace, grace)  # again, if what is raised is lost, as in a destructor
         elif number == signal.SIGALRM:
             raise Interrupted("training", f"did not stop within {grace:g} s, and was broken off", "run it again")
 
     before = {number: signal.signal(number, noted) for number in (*SIGNALS, signal.SIGALRM)}
-    if stop.timeout is not None:
-        signal.setitimer(signal.ITIMER_REAL, stop.timeout)
     try:
-        yield stop
+        if stop.timeout is not None:
+            signal.setitimer(signal.ITIMER_REAL, stop.timeout)
+        try:
+            yield stop
+        finally:
+            over = True
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

@@ -235,3 +235,171 @@ def test_report_survives_json_and_is_judged_alike() -> None:
         assert Report.from_json(report.to_json()) == report
         gates = [*GATES, IN_EVERY, GateSpec(metric="f1", better_than_champion_by=0.1)]
         assert judge(gates, Report.from_json(report.to_json())) == judge(gates, report)
+
+
+# --- what people read: the whole result -------------------------------------------------------------------------------
+
+AGAIN = "materialize m/evaluation again"
+SURE = MIN.model_copy(update={"at_confidence": 0.9})
+SURE_GAIN = GateSpec(metric="log_loss", better_than_champion_by=0.05, at_confidence=0.9)
+RESULTS: dict[str, tuple[GateSpec, dict[str, Any], tuple[bool, str], float | None, float | None, dict[str, float]]] = {
+    "no rows": (MIN, {"rows": 0}, (False, "there are no rows to evaluate on"), None, None, {}),
+    "null predictions": (
+        GateSpec(check="no_null_predictions"), {"null_predictions": 2},
+        (False, "null predictions is 2; at most 0 wanted"), 2, 0, {},
+    ),
+    "latency": (
+        GateSpec(check="prediction_latency_p99_ms", max=5), {},
+        (True, "p99 latency of one prediction in ms is 1; at most 5 wanted"), 1, 5, {},
+    ),
+    "class ratio": (
+        GateSpec(check="min_class_ratio", min=0.02), {},
+        (False, "share of the rarest class is 0.01; at least 0.02 wanted"), 0.01, 0.02, {},
+    ),
+    "no class": (
+        GateSpec(check="min_class_ratio", min=0.02), {"class_rows": ()},
+        (False, "share of the rarest class has no value"), NAN, 0.02, {},
+    ),
+    "unknown figure": (
+        GateSpec(metric="f1", min=0.5), {},
+        (False, f"the report of 2024-01-01 does not say f1; {AGAIN}"), None, None, {},
+    ),
+    "no value": (
+        MIN, of(Figure(NAN, "every label is 0")),
+        (False, "average_precision has no value: every label is 0"), NAN, None, {},
+    ),
+    "proof that is not there": (
+        GateSpec(check="survives_save_and_load"), {"findings": {}},
+        (False, f"the report of 2024-01-01 does not say survives_save_and_load; {AGAIN}"), None, None, {},
+    ),
+    "other schema": (
+        GateSpec(check="input_schema_matches"), {"findings": {"input_schema_matches": Finding(1, "amount is absent")}},
+        (False, "the number of differences is 1; at most 0 wanted: amount is absent"), 1, 0, {},
+    ),
+    "same schema": (
+        GateSpec(check="input_schema_matches"), {},
+        (True, "the number of differences is 0; at most 0 wanted"), 0, 0, {},
+    ),
+    "row order": (
+        GateSpec(check="invariant_to_row_order"), {},
+        (True, "the largest difference of a score is 1e-07; at most 1e-05 wanted"), 1e-7, 1e-5, {},
+    ),
+    "at confidence": (
+        SURE, of(figure(0.63)),
+        (False, "average_precision is 0.63 (80% interval 0.59 to 0.67); at least 0.6 wanted at confidence 0.9, and it is so at 0.802"),
+        0.63, 0.6, {"interval_low": 0.59, "interval_high": 0.67, "confidence": 81 / 101, "confidence_wanted": 0.9},
+    ),
+    "no champion": (
+        BEATS, {},
+        (True, "there is no champion yet; average_precision is 0.7 (90% interval 0.655 to 0.745)"),
+        0.7, None, {"interval_low": 0.655, "interval_high": 0.745},
+    ),
+    "champion that is away": (
+        BEATS, {"champion": ChampionReport("3", None, "registry is down")},
+        (False, "the champion could not be measured: registry is down"), 0.7, None, {},
+    ),
+    "champion without a value": (
+        BEATS, of(replace(figure(0.7, 0.1), champion=NAN), champion=ChampionReport("3", {})),
+        (False, "average_precision of the champion has no value"), 0.7, None, {},
+    ),
+    "gain": (
+        BEATS, against(0.7, 0.6),
+        (True, "average_precision 0.7 against 0.6 of champion version 3 on the same rows; "
+               "gain 0.1 (90% interval 0.055 to 0.145), at least 0.01 wanted; it is so at 1"),
+        0.7, 0.61,
+        {"champion": 0.6, "gain": 0.1, "margin": 0.01, "interval_low": 0.055, "interval_high": 0.145, "confidence": 1.0},
+    ),
+    "sure gain of a loss": (
+        SURE_GAIN, against(0.2, 0.3, "log_loss"),
+        (True, "log_loss 0.2 against 0.3 of champion version 3 on the same rows; "
+               "gain 0.1 (80% interval 0.06 to 0.14), at least 0.05 wanted at confidence 0.9; it is so at 0.99"),
+        0.2, 0.25,
+        {"champion": 0.3, "gain": 0.1, "margin": 0.05, "interval_low": 0.06, "interval_high": 0.14,
+         "confidence": 100 / 101, "confidence_wanted": 0.9},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_result_says_all_that_there_is_to_know(name: str) -> None:
+    gate, changes, (passed, reason), value, limit, details = RESULTS[name]
+    result = verdict(gate, **changes)
+    assert (result.name, result.passed, result.reason) == (gate.name, passed, reason)
+    assert result.passed is passed
+    assert result.value == (None if value is None else pytest.approx(value, nan_ok=True))
+    assert result.limit == (None if limit is None else pytest.approx(limit))
+    assert result.details == pytest.approx(details)
+
+
+def line(name: str, rows: str, rarest: str, value: str, interval: str, passed: str) -> dict[str, str]:
+    return {
+        "segment": name,
+        "rows": rows,
+        "of the rarer class": rarest,
+        "value": value,
+        "90% interval": interval,
+        "passed": passed,
+    }
+
+
+def test_result_of_segments_has_a_line_each_and_the_worst_one() -> None:
+    edge = Segment(
+        "be", 300, 10, 0.6
+    )  # as few rows and as few of the rarer class as there may be, and just good enough
+    found = (segment("at", 0.7), edge, segment("ch", 0.59), segment("de", 0.9, rows=299))
+    assert verdict(IN_EVERY, **per_country(*found)) == GateResult(
+        "average_precision_is_above_minimum_in_every_country",
+        False,
+        "2 of 3 segments are within the limit, at least 0.6 wanted; worst: ch with 0.59; not within it: ch; too few rows to judge: de",
+        0.59,
+        0.6,
+        segments=(
+            line("at", "500", "40", "0.7", "0.6 to 0.8", "yes"),
+            line("be", "300", "10", "0.6", "", "yes"),
+            line("ch", "500", "40", "0.59", "0.49 to 0.69", "NO"),
+            line("de", "299", "40", "0.9", "0.8 to 1", "skipped"),
+        ),
+    )
+
+
+def test_result_of_segments_of_a_loss() -> None:
+    """The worst has the highest value; 200 rows are enough where the gate says nothing; half an interval is none."""
+    gate = GateSpec(metric="log_loss", max=0.2, per="country")
+    found = (
+        Segment("at", 200, None, 0.1, 0.05, None),
+        Segment("be", 199, None, 0.9),
+        Segment("ch", 1_200, None, 0.2, 0.1, 0.3),
+    )
+    assert verdict(gate, **of(Figure(NAN, segments=found), "log_loss per country")) == GateResult(
+        "log_loss_is_below_maximum_in_every_country",
+        True,
+        "2 of 2 segments are within the limit, at most 0.2 wanted; worst: ch with 0.2; too few rows to judge: be",
+        0.2,
+        0.2,
+        segments=(
+            line("at", "200", "", "0.1", "", "yes"),
+            line("be", "199", "", "0.9", "", "skipped"),
+            line("ch", "1,200", "", "0.2", "0.1 to 0.3", "yes"),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(5, "c0, c1, c2, c3, c4"), (6, "c0, c1, c2, c3, c4 and 1 more"), (7, "c0, c1, c2, c3, c4 and 2 more")],
+)
+def test_segments_that_are_all_too_small_pass_nothing_and_the_first_are_named(count: int, named: str) -> None:
+    result = verdict(IN_EVERY, **per_country(*(segment(f"c{n}", 0.1, rows=1) for n in range(count))))
+    words = f"no country has 300 rows, and of two classes 10 of the rarer one; too few rows to judge: {named}"
+    assert (result.name, result.passed, result.reason) == (IN_EVERY.name, False, words)
+    assert result.passed is False
+    assert (result.value, result.limit, len(result.segments)) == (None, 0.6, count)
+    assert verdict(IN_EVERY, **per_country()).reason == words.partition(";")[0]
+
+
+def test_limit_itself_is_within_the_limit_and_the_asked_confidence_is_enough() -> None:
+    assert verdict(MAX, **of(figure(0.3), "log_loss")).passed
+    half = Figure(0.7, "", (0.5, 0.7, 0.7, 0.7), 0.6, (-0.1, 0.1, 0.1, 0.1))
+    at = {"at_confidence": 0.75}
+    assert verdict(MIN.model_copy(update=at), **of(half)).passed
+    assert verdict(BEATS.model_copy(update=at), **of(half, champion=ChampionReport("3", {}))).passed

@@ -59,3 +59,19 @@ def test_nothing_is_left_behind() -> None:
         pass
     time.sleep(0.1)  # the alarm would end this process
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_alarm_that_comes_as_the_work_ends_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would otherwise go off when nobody listens any more, and end the process."""
+    before, set_timer = signal.getsignal(signal.SIGALRM), signal.setitimer
+
+    def set_late(which: int, seconds: float) -> None:
+        set_timer(which, seconds)
+        if seconds == 0:
+            os.kill(os.getpid(), signal.SIGALRM)
+
+    monkeypatch.setattr(signal, "setitimer", set_late)
+    with stoppable(Stop(timeout=60)):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert signal.getsignal(signal.SIGALRM) == before

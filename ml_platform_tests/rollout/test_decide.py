@@ -86,6 +86,49 @@ def test_what_is_certainly_bad_ends_the_rollout_at_once(observed: Observed, why:
     assert why in decision.reason
 
 
+def test_what_is_exactly_at_its_limit_is_within_it() -> None:
+    at = replace(
+        GOOD, errors=Interval(0.01, 0.01, 0.02), score_psi=0.25, shifted=True, metric=Interval(0.01, 0.01, 0.02)
+    )
+    assert isinstance(decide(begun(), at, NOW + 10 * MINUTE), Advance)
+    as_good = replace(GOOD, metric=Interval(-0.01, -0.02, 0.0))
+    assert isinstance(decide(begun(AB), as_good, NOW + 30 * MINUTE), Wait), "not better for certain"
+
+
+def test_suspicion_is_waited_out_though_it_is_not_certain() -> None:
+    """A value above its limit, whose interval reaches below it, ends nothing and lets nothing go on."""
+    suspect = replace(GOOD, errors=Interval(0.02, 0.005, 0.04))
+    assert decide(begun(), suspect, NOW + 20 * MINUTE) == Wait(
+        "error rate: 0.02, for certain 0.005 to 0.04, against 0.01"
+    )
+
+
+def test_proof_has_its_time_and_not_a_moment_more() -> None:
+    proving = follow(begun(), Finish("good"), GOOD, NOW, "me")
+    assert decide(proving, GOOD, NOW + PROOF_TIME) == Wait("its proof as champion")
+    late = decide(proving, GOOD, NOW + PROOF_TIME + timedelta(microseconds=1))
+    assert late == Abort("as champion it was not proven within 0:30:00")
+
+
+def test_state_says_what_happened_when_why_by_whom_and_on_what_figures() -> None:
+    later, figures = NOW + MINUTE, {"stage": "1 %", **GOOD.figures()}
+    aborted = follow(begun(), Abort("bad"), GOOD, later, "me")
+    assert (aborted.phase, aborted.last) == ("aborted", Event(later, "aborted", "bad", "me", figures))
+    promoted = follow(begun(), Finish("good"), GOOD, later, "me")
+    assert (promoted.phase, promoted.last) == ("proving", Event(later, "promoted", "good", "me", figures))
+    finished = proven(promoted, "it scores alike", later, "you")
+    assert (finished.phase, finished.last) == ("finished", Event(later, "proven", "it scores alike", "you"))
+    assert decide(finished, GOOD, later) == Wait("it has finished")
+    assert decide(aborted, GOOD, later) == Wait("it has aborted")
+
+
+def test_candidate_alias_is_the_running_challengers_alone() -> None:
+    before = Aliases(champion=ONE)
+    assert aliases_after(begun(), before, TWO, lambda _: None) == before.nominated(TWO)
+    finished = proven(follow(begun(), Finish("good"), GOOD, NOW, "me"), "it scores alike", NOW, "me")
+    assert aliases_after(finished, before, TWO, lambda _: None) == before, "somebody has taken it back since"
+
+
 def test_little_evidence_ends_nothing() -> None:
     """One error in ten requests is ten times the limit, and says little."""
     observed = replace(

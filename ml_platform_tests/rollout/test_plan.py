@@ -59,6 +59,21 @@ def test_backfilled_older_training_does_not_replace_a_newer_champion() -> None:
     assert "later than 2023-12-01" in action.reason
 
 
+def test_reason_to_hold_names_what_was_compared() -> None:
+    one, two = replace(version(1), digest="1" * 20), replace(version(2), digest="2" * 20)
+    action = plan_deployment(two, Aliases(), report(one), [PASSED])
+    assert action == Hold("the evaluation is of bundle 111111111111, the version of 222222222222")
+    gone = plan_deployment(two, Aliases(), report(two, one), [PASSED])
+    assert gone == Hold("it was evaluated against champion 1, and the champion is none now")
+    old = version(3, "2023-12-01")
+    assert plan_deployment(old, Aliases(champion=one), report(old, one), [PASSED]) == Hold(
+        "champion version 1 was trained as of 2024-01-01, later than 2023-12-01"
+    )
+    assert plan_deployment(old, Aliases(), report(old), [PASSED], challenger=one) == Hold(
+        "a rollout is under way of version 1 was trained as of 2024-01-01, later than 2023-12-01"
+    )
+
+
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=20))
 def test_whatever_is_deployed_champion_and_previous_always_differ(history: list[tuple[int, bool]]) -> None:
     """Any history of good and bad versions: one champion at most, never also the previous one, never a bad one."""
