@@ -53,7 +53,13 @@ def test_text_becomes_its_type_beside_text_that_does_not(type_: str, text: str, 
 
 @pytest.mark.parametrize(
     ("type_", "words"),
-    [("int64", "an int64"), ("float64", "a float64"), ("bool", "a bool"), ("timestamp", "a timestamp")],
+    [
+        ("int64", "an int64"),
+        ("float32", "a float32"),
+        ("float64", "a float64"),
+        ("bool", "a bool"),
+        ("timestamp", "a timestamp"),
+    ],
 )
 def test_rule_says_the_type_in_words(type_: str, words: str) -> None:
     assert fitted(type_, ["what?"], pa.string())[2] == [f"value: not {words} without loss"]

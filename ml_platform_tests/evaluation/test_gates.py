@@ -284,6 +284,7 @@ RESULTS: dict[str, tuple[GateSpec, dict[str, Any], tuple[bool, str], float | Non
         GateSpec(check="invariant_to_row_order"), {},
         (True, "the largest difference of a score is 1e-07; at most 1e-05 wanted"), 1e-7, 1e-5, {},
     ),
+    "no draws": (MIN, of(Figure(0.7)), (True, "average_precision is 0.7; at least 0.6 wanted"), 0.7, 0.6, {}),
     "at confidence": (
         SURE, of(figure(0.63)),
         (False, "average_precision is 0.63 (80% interval 0.59 to 0.67); at least 0.6 wanted at confidence 0.9, and it is so at 0.802"),

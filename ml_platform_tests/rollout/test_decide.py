@@ -103,6 +103,20 @@ def test_suspicion_is_waited_out_though_it_is_not_certain() -> None:
     )
 
 
+def test_all_that_is_waited_for_and_all_that_is_broken_is_said() -> None:
+    needs_labels = CANARY.model_copy(update={"min_labels": 5})
+    few = replace(GOOD, requests=99, labels=4)
+    assert decide(begun(needs_labels), few, NOW + 9 * MINUTE) == Wait(
+        "0:09:00 of 10m, 99 of 100 requests, 4 of 5 labels"
+    )
+    unsure = replace(GOOD, metric=Interval(-0.01, -0.02, 0.01))
+    assert decide(begun(AB), unsure, NOW + 30 * MINUTE) == Wait("not certain yet which one is better")
+    broken = replace(GOOD, errors=Interval(0.5, 0.4, 0.6), score_psi=0.3, shifted=True)
+    assert decide(begun(), broken, NOW + MINUTE) == Abort(
+        "error rate: 0.5, for certain 0.4 to 0.6, against 0.01; PSI of the scores: 0.300 against 0.25"
+    )
+
+
 def test_proof_has_its_time_and_not_a_moment_more() -> None:
     proving = follow(begun(), Finish("good"), GOOD, NOW, "me")
     assert decide(proving, GOOD, NOW + PROOF_TIME) == Wait("its proof as champion")

@@ -35,6 +35,8 @@ def test_better_version_replaces_the_champion_which_stays_as_previous() -> None:
 def test_failed_gate_holds_with_its_reason() -> None:
     action = plan_deployment(version(2), Aliases(champion=version(1)), report(version(2)), [PASSED, FAILED])
     assert action == Hold("bad: 0.1; at least 0.5 wanted")
+    twice = plan_deployment(version(2), Aliases(), report(version(2)), [FAILED, FAILED])
+    assert twice == Hold("bad: 0.1; at least 0.5 wanted; bad: 0.1; at least 0.5 wanted")
 
 
 def test_evaluation_of_another_bundle_does_not_count() -> None:
