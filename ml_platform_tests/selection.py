@@ -29,7 +29,13 @@ TOLD_BY = {
     "docs/": "ml_platform_tests.test_documentation",
     "README.md": "ml_platform_tests.test_documentation",
 }
-OF_EVERYTHING = ("pyproject.toml", "constraints.txt", "Makefile", ".ci/", "ml_platform_tests/conftest.py")
+OF_EVERYTHING = (
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    ".ci/",
+    *(f"ml_platform_tests/{name}.py" for name in ("conftest", "selection", "servers", "forks", "keeper")),
+)
 
 
 def examples(count: int, **more: Any) -> settings:
@@ -89,7 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         modules = touched(changed_files(commit))
         kept = [item for item in kept if modules is None or _module(item.path.relative_to(ROOT)) in modules]
     if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in {*kept}])
+        chosen = {*kept}
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = kept
 
 
@@ -150,7 +157,8 @@ def touched(files: list[str]) -> set[str] | None:
     found: set[str] = set()
     for file in files:
         told = [module for prefix, module in TOLD_BY.items() if file.startswith(prefix) and not file.endswith(".py")]
-        for module in (_module(Path(file)), *told):
+        # The tests of a folder stand on its conftest without importing it.
+        for module in (_module(Path(file)).removesuffix(".conftest"), *told):
             found |= {one for one in graph.modules if one == module or one.startswith(f"{module}.")}
     return found.union(*(graph.find_downstream_modules(module) for module in found))
 

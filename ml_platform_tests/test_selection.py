@@ -21,6 +21,12 @@ def test_files_that_are_not_imported_are_told_of_by_the_tests_that_read_them() -
     )
 
 
+def test_conftest_touches_the_tests_of_its_folder() -> None:
+    modules = touched(["ml_platform_tests/serving/conftest.py"]) or set()
+    assert "ml_platform_tests.serving.test_batching" in modules
+    assert "ml_platform_tests.core.test_days" not in modules
+
+
 def test_what_everything_stands_on_touches_everything() -> None:
     assert touched(["constraints.txt"]) is None
 

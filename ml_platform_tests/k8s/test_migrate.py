@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,16 +17,15 @@ INSTANCE = "storage:\n  postgres:\n    postgres_url: {env: DAGSTER_PG_URL}\ntele
 @pytest.fixture
 def environment(postgres_url: str, tmp_path: Path) -> dict[str, str]:
     """Two empty databases, as a cluster begins with."""
-    plain = postgres_url.replace("+psycopg", "")
+    plain, suffix = postgres_url.replace("+psycopg", ""), uuid4().hex[:8]
     with psycopg.connect(plain, autocommit=True) as connection:
         for database in ("dagster", "mlflow"):
-            connection.execute(f"DROP DATABASE IF EXISTS {database}")  # type: ignore[arg-type]
-            connection.execute(f"CREATE DATABASE {database}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {database}_{suffix}".encode())
     (tmp_path / "dagster.yaml").write_text(INSTANCE)
     return {
         "DAGSTER_HOME": str(tmp_path),
-        "DAGSTER_PG_URL": plain.replace("/postgres", "/dagster").replace("://", "+psycopg2://"),
-        "MLFLOW_DB_URL": postgres_url.replace("/postgres", "/mlflow"),
+        "DAGSTER_PG_URL": plain.replace("/postgres", f"/dagster_{suffix}").replace("://", "+psycopg2://"),
+        "MLFLOW_DB_URL": postgres_url.replace("/postgres", f"/mlflow_{suffix}"),
     }
 
 
@@ -52,7 +52,7 @@ def test_database_that_is_away_is_an_error_that_does_not_repeat_the_password(env
     done = migrate({**environment, "MLFLOW_DB_URL": environment["MLFLOW_DB_URL"].replace("/mlflow", "/nothing")})
     assert done.returncode == 1
     assert "the database of MLflow cannot be opened" in done.stderr
-    assert 'database "nothing" does not exist' in done.stderr
+    assert 'database "nothing_' in done.stderr
     assert "not-to-be-shown" not in done.stderr
 
 

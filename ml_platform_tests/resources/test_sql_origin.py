@@ -1,9 +1,9 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pyarrow as pa
@@ -25,7 +25,6 @@ from ml_platform_tests.servers import POSTGRES_PASSWORD as PASSWORD
 from ml_platform_tests.stores import POSTGRES
 
 NOW = datetime(2024, 3, 10, 12, tzinfo=UTC)
-NAMES = count()
 
 
 class Database:
@@ -50,7 +49,7 @@ class Database:
 
 @pytest.fixture
 def postgres(postgres_url: str) -> Database:
-    name = f"rows_{next(NAMES)}"
+    name = f"rows_{uuid4().hex[:8]}"
     with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return Database(postgres_url.replace("/postgres", f"/{name}"))

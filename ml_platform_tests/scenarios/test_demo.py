@@ -28,7 +28,7 @@ from ml_platform.local.producer import DailyFile
 from ml_platform.registry.versions import Version
 from ml_platform.resources.model_server import ModelServer
 from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, STORY_DAYS
-from ml_platform_tests.processes import BIN, free_port
+from ml_platform_tests.processes import BIN, eventually, free_port
 from ml_platform_tests.scenarios.conftest import Platform, opened, problems
 from ml_platform_tests.servers import mlflow_server, s3_command, server
 
@@ -90,6 +90,7 @@ def deployed(told: Told) -> Iterator[Platform]:
         dg.DagsterInstance.from_config(str(config.parent)) as instance,
         opened(told.variables, instance) as platform,
     ):
+        eventually(lambda: platform.server.status(MODEL) is not None)
         yield platform
 
 
