@@ -72,11 +72,13 @@ class Fork:
             if self.returncode is None:
                 with contextlib.suppress(BlockingIOError):
                     self.returncode = int(self._connection.recv(64) or b"-9")
+                    self._connection.close()
             return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         if self.poll() is None:
-            select.select([self._connection], [], [], timeout)
+            with contextlib.suppress(ValueError, OSError):  # another thread has just heard of its end
+                select.select([self._connection], [], [], timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(f"fork {self.pid}", timeout or 0)
         return code
@@ -95,6 +97,7 @@ class Fork:
                 left -= set() if content else {pipe}
         self.wait(timeout)
         out, err = (said[pipe.fileno()].decode() if pipe else "" for pipe in (self.stdout, self.stderr))
+        self._close()
         return out, err
 
     def send_signal(self, number: int) -> None:
@@ -111,10 +114,13 @@ class Fork:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+        self.wait()
+
+    def _close(self) -> None:
         for pipe in (self.stdout, self.stderr):
             if pipe:
                 pipe.close()
-        self.wait()
 
 
 class Nursery:

@@ -43,6 +43,11 @@ def examples(count: int, **more: Any) -> settings:
     return settings(max_examples=min(count, settings().max_examples) if _is_quick() else count, **more)
 
 
+def how_many(full: int, quick: int) -> int:
+    """Of something else that a test takes many of."""
+    return quick if _is_quick() else full
+
+
 def _is_quick() -> bool:
     return settings().max_examples == QUICK_EXAMPLES
 

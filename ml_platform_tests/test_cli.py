@@ -121,6 +121,14 @@ def test_list_says_what_is_in_quarantine_and_why(ingest: Ingest) -> None:
     assert "there is no such source" in error("quarantine", "list", "--source", "nobody")
 
 
+def test_object_may_be_called_as_long_as_s3_allows(world: Settings, ingest: Ingest) -> None:
+    """Its file in quarantine is not: file systems take fewer bytes than S3."""
+    long = "ä" * 120
+    ingest(**{long: b"no parquet"})
+    assert list(Lake.at(world).read_files(keys.quarantine("transactions"), FIRST_DAY).values()) == [b"no parquet"]
+    assert said("quarantine", "list", "--source", "transactions")
+
+
 def test_show_says_what_became_of_objects_and_rows(ingest: Ingest) -> None:
     ingest(a=(GOOD, NEGATIVE, NO_AMOUNT), b=parquet(transaction_id=[7]))
     shown = said("quarantine", "show", "transactions", DAY)

@@ -44,7 +44,7 @@ def reproduce_version(
     try:
         registered = _version(Registry.at(settings), model, version)
         files = Registry.at(settings).download(registered)
-        original = bundle.unpack(files, registered.label)
+        original = bundle.unpack(files, registered.label, catalog.plugins)
         subject = f"{registered.label}, as of {original.manifest['training_date']}"
         print(
             f"{subject}, bundle {registered.digest[:12]}: {original.manifest['trainer']}, seed {original.manifest['seed']}"
@@ -61,6 +61,7 @@ def reproduce_version(
             catalog.request_views(original.spec),
             rows,
             lambda epoch, figures: print(f"epoch {epoch}", end="\r", file=sys.stderr, flush=True),
+            catalog.plugins,
         )
     except PlatformError as error:
         print(f"cannot be reproduced: {error}")

@@ -1,5 +1,6 @@
 """Automation: what sets the graph in motion. One sensor each for arrival, for freshness and for training."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
@@ -13,7 +14,7 @@ from ml_platform.components.rollout import rollout_progress_sensor
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
-from ml_platform.core.errors import LandingError
+from ml_platform.core.errors import LandingError, PlatformError
 from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
 from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
 from ml_platform.data.landing import Page, lateness
@@ -85,7 +86,7 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         planned = plan(
             sources,
             seen,
-            lambda source, day, content: is_handled(lake, catalog, sources[source], day, content),
+            lambda source, day, content: _handled(context.log, lake, catalog, sources[source], day, content),
             *raw_days(context.instance, catalog, datetime.fromtimestamp(watch.planned_at, UTC) - OVERLAP),
             now.timestamp(),
         )
@@ -96,6 +97,15 @@ def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         )
 
     return arrival
+
+
+def _handled(log: logging.Logger, lake: Lake, catalog: Catalog, source: SourceSpec, day: date, content: str) -> bool:
+    """Whether a day needs nothing more. One of which that cannot be said is named, and keeps no other day waiting."""
+    try:
+        return is_handled(lake, catalog, source, day, content)
+    except PlatformError as error:
+        log.warning(f"{source.name} [{day}] waits, since nobody can say what became of it: {error}")
+        return True
 
 
 def page(origins: Origins, source: SourceSpec, after: str) -> Page:

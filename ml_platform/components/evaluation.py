@@ -100,7 +100,7 @@ def make_report(
 def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry: Registry) -> Evaluation:
     subject = keys.partition(keys.candidate(spec.name), day)
     files = lake.read_files(keys.candidate(spec.name), day)
-    candidate = bundle.unpack(files, subject)
+    candidate = bundle.unpack(files, subject, catalog.plugins)
     table = lake.read_table(keys.training_set(spec.name), [day])
     source = catalog.sources[spec.entity_rows]
     differences = schema_differences(candidate.schema, source, catalog.daily_views(spec), table.schema)
@@ -109,15 +109,15 @@ def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry:
         day.isoformat(),
         candidate.digest,
         candidate.score,
-        lambda: bundle.unpack({**files, **candidate.saved()}, subject).score,
+        lambda: bundle.unpack({**files, **candidate.saved()}, subject, catalog.plugins).score,
         Finding(len(differences), "; ".join(differences)),
         part_of(table, "validation"),
         source.event_time,
-        champion_of(spec, registry),
+        champion_of(spec, catalog, registry),
     )
 
 
-def champion_of(spec: ModelSpec, registry: Registry) -> Champion | None:
+def champion_of(spec: ModelSpec, catalog: Catalog, registry: Registry) -> Champion | None:
     """The deployed model; None if there never was one; with the problem if it cannot be had."""
     number = ""
     try:
@@ -125,7 +125,7 @@ def champion_of(spec: ModelSpec, registry: Registry) -> Champion | None:
         if champion is None:
             return None
         number = champion.number
-        return Champion(number, bundle.unpack(registry.download(champion), champion.label).score)
+        return Champion(number, bundle.unpack(registry.download(champion), champion.label, catalog.plugins).score)
     except PlatformError as error:
         return Champion(number, None, str(error))
 

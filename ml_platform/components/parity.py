@@ -35,9 +35,8 @@ def serving_matches_training(
     By entity id the sample are rows of the newest raw day, a few of them with ids that nobody has, and the features those
     that the server says it took. A model with features of single events is asked with full rows of its training set.
     """
-    candidate = bundle.unpack(
-        lake.read_files(keys.candidate(spec.name), day), keys.partition(keys.candidate(spec.name), day)
-    )
+    key = keys.candidate(spec.name)
+    candidate = bundle.unpack(lake.read_files(key, day), keys.partition(key, day), catalog.plugins)
     if candidate.schema.rolling:
         table = lake.read_table(keys.training_set(spec.name), [day])
         sample = table.filter(pc.equal(table[SPLIT], "validation")).slice(0, SAMPLE)

@@ -8,7 +8,7 @@ from ml_platform.components.graph import asset_key
 from ml_platform.components.release import step_metadata
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import PlatformError
+from ml_platform.core.errors import PlatformError, RegistryError
 from ml_platform.core.spec import AutomationSpec
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
@@ -43,7 +43,11 @@ def rollout_progress_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock
         reported: dict[str, str] = json.loads(context.cursor or "{}")
         events: list[dg.AssetMaterialization] = []
         requests: list[dg.RunRequest] = []
-        for model, seen in registry.rollouts().items():
+        unreadable: dict[str, RegistryError] = {}
+        rollouts = registry.rollouts(unreadable)
+        for error in unreadable.values():  # the other models' rollouts go on
+            context.log.warning(str(error))
+        for model, seen in rollouts.items():
             if model not in catalog.models:
                 continue
             states = [seen]

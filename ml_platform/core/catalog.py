@@ -59,6 +59,12 @@ class Catalog:
         """What lands and is ingested by itself: each source, or each of its segments as `<source>/<segment>`."""
         return {feed.name: feed for source in self.sources.values() for feed in self.feeds_of(source)}
 
+    @cached_property
+    def plugins(self) -> frozenset[str]:
+        """Import paths of all trainers that the project's model files name: code that its owners trust."""
+        candidates = (candidate for model in self.models.values() for candidate in model.candidates)
+        return frozenset(name for candidate in candidates for name in candidate.trainers if "." in name)
+
     def feeds_of(self, source: SourceSpec) -> list[SourceSpec]:
         if not source.segments:
             return [source]

@@ -1,7 +1,8 @@
 """The expressions of request features: a small, closed part of Python's syntax over named columns.
 
 Expressions are text, so they travel in the model bundle and run the same in training, batch scoring and serving. They can
-reach nothing but the columns and functions given here.
+reach nothing but the columns and functions given here, and an expression that a bundle brings can neither write to a column nor take
+the process with it: arity is fixed, length, depth and numbers have limits.
 """
 
 import ast
@@ -22,17 +23,21 @@ def _microseconds(times: np.ndarray) -> np.ndarray:
     return times.astype("datetime64[us]").astype(np.int64)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": np.abs,
-    "asinh": np.arcsinh,
-    "log1p": np.log1p,
-    "sqrt": np.sqrt,
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-    "where": np.where,
-    "hour": lambda times: _microseconds(times) % _MICROSECONDS_PER_DAY // _MICROSECONDS_PER_HOUR,
-    "day_of_week": lambda times: (_microseconds(times) // _MICROSECONDS_PER_DAY + _MONDAY_BEFORE_EPOCH) % 7,
+# Each with the number of its arguments: one more would be an array that numpy writes to.
+FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "abs": (1, np.abs),
+    "asinh": (1, np.arcsinh),
+    "log1p": (1, np.log1p),
+    "sqrt": (1, np.sqrt),
+    "maximum": (2, np.maximum),
+    "minimum": (2, np.minimum),
+    "where": (3, np.where),
+    "hour": (1, lambda times: _microseconds(times) % _MICROSECONDS_PER_DAY // _MICROSECONDS_PER_HOUR),
+    "day_of_week": (1, lambda times: (_microseconds(times) // _MICROSECONDS_PER_DAY + _MONDAY_BEFORE_EPOCH) % 7),
 }
+MOST_CHARACTERS = 2_000
+MOST_DEEP = 50  # operations within each other
+LARGEST = 2**53  # of a whole number: beyond it float64 leaves some out
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -61,11 +66,19 @@ class Expression:
         self.name = name
         self.text = text
         self.columns: list[str] = []
+        if len(text) > MOST_CHARACTERS:
+            raise self._error(f"has {len(text)} characters (at most {MOST_CHARACTERS})")
         try:
             self._root = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             raise self._error(f"is not an expression: {error.msg}") from error
-        self._check(self._root)
+        except (
+            ValueError,
+            RecursionError,
+            MemoryError,
+        ) as error:  # a null byte, an endless number, a thousand brackets
+            raise self._error(f"is not an expression: {error or 'nested too deeply'}") from error
+        self._check(self._root, MOST_DEEP)
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Values of the expression, float64, one per row."""
@@ -73,29 +86,40 @@ class Expression:
 
     def as_it_is(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Values of the expression in their own type, which for a bare column may be strings."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(self._value(self._root, columns))
+        try:
+            with np.errstate(all="ignore"):
+                return np.asarray(self._value(self._root, columns))
+        except (TypeError, ValueError, ArithmeticError) as error:  # such as a string that is added to a number
+            raise self._error(f"cannot be computed: {error}") from error
 
-    def _check(self, node: ast.AST) -> None:
+    def _check(self, node: ast.AST, depth: int) -> None:
+        if depth == 0:
+            raise self._error(f"has more than {MOST_DEEP} operations within each other")
         match node:
             case ast.Name(id=name):
                 if name not in self.columns:
                     self.columns.append(name)
-            case ast.Constant(value=int() | float()):
+            case ast.Constant(value=bool() | float()):
                 pass
+            case ast.Constant(value=int(value)):
+                if value > LARGEST:
+                    raise self._error(f"has a whole number larger than {LARGEST}")
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                self._check(operand)
+                self._check(operand, depth - 1)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                self._check(left)
-                self._check(right)
+                self._check(left, depth - 1)
+                self._check(right, depth - 1)
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
-                self._check(left)
-                self._check(right)
+                self._check(left, depth - 1)
+                self._check(right, depth - 1)
             case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in FUNCTIONS:
+                wanted, _ = FUNCTIONS[function]
+                if len(arguments) != wanted:
+                    raise self._error(f"gives {function} {len(arguments)} arguments, not {wanted}")
                 for argument in arguments:
-                    self._check(argument)
+                    self._check(argument, depth - 1)
             case _:
-                raise self._error(f"may not contain `{ast.unparse(node)}`")
+                raise self._error(f"may not contain `{ast.unparse(node)[:100]}`")
 
     def _value(self, node: ast.AST, columns: Mapping[str, np.ndarray]) -> Any:
         match node:
@@ -108,12 +132,12 @@ class Expression:
             case ast.BinOp(left=left, op=op, right=right) | ast.Compare(left=left, ops=[op], comparators=[right]):
                 return _BINARY[type(op)](self._value(left, columns), self._value(right, columns))
             case ast.Call(func=ast.Name(id=function), args=arguments):
-                return FUNCTIONS[function](*(self._value(argument, columns) for argument in arguments))
+                return FUNCTIONS[function][1](*(self._value(argument, columns) for argument in arguments))
         raise AssertionError(f"unchecked node {node}")
 
     def _error(self, problem: str) -> FeatureError:
         return FeatureError(
             f"feature {self.name}",
-            f"expression `{self.text}` {problem}",
+            f"expression `{self.text[:200]}` {problem}",
             f"use columns, numbers, + - * / < >, {', '.join(FUNCTIONS)}",
         )

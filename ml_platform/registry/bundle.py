@@ -13,7 +13,8 @@ The digest over all of them is the version's identity.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from ml_platform.core import digest
 from ml_platform.core.errors import BundleError
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec, SourceSpec
 from ml_platform.features.transforms import Transforms
-from ml_platform.training.trainers import Trainer, trainer_named
+from ml_platform.training.trainers import Trainer, load_fitted
 
 TRANSFORMS = "transforms.json"
 SCHEMA = "schema.json"
@@ -34,6 +35,11 @@ MANIFEST = "manifest.json"
 MODEL_CARD = "MODEL_CARD.md"
 FILES = "files.json"
 REQUIRED = (TRANSFORMS, SCHEMA, SPEC, METRICS, MANIFEST, MODEL_CARD)
+OF_TRAINER = re.compile(r"model(\.[\w-]{1,80}){1,4}", re.ASCII)
+NEVER = (".py", ".pyc", ".pyd", ".pth", ".so", ".sh")  # what an interpreter might take for its own
+MOST_FILES = 1_000
+MOST_TEXT = 16 << 20  # bytes of a file that is parsed
+MOST_WEIGHTS = 4 << 30  # bytes of a trainer's file
 
 
 @dataclass(frozen=True)
@@ -133,25 +139,47 @@ def pack(
     listed = {
         name: {"bytes": len(content), "sha256": digest.of_bytes(content)} for name, content in sorted(files.items())
     }
+    check_files({name: len(content) for name, content in files.items()}, f"{spec.name}/candidate")
     return {**files, FILES: json.dumps(listed, indent=1).encode()}
 
 
-def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
-    """Load a bundle from its files.
+def check_files(sizes: Mapping[str, int], subject: str) -> None:
+    """Check names and sizes, in bytes, of what claims to be a bundle, before any of it is fetched, written or read.
 
     Raises:
-        BundleError: if files are missing or cannot be read.
+        BundleError: naming the file that has no place in a bundle, or is too large.
     """
+    if len(sizes) > MOST_FILES:
+        raise BundleError(subject, f"has {len(sizes)} files (at most {MOST_FILES})", "register it again")
+    for name, size in sizes.items():
+        known = name in (*REQUIRED, FILES)
+        if not known and (not OF_TRAINER.fullmatch(name) or name.lower().endswith(NEVER)):
+            problem = f"has a file {name[:100]!r}, which is none of a bundle: {', '.join(REQUIRED)}, {FILES}, model.*"
+            raise BundleError(subject, problem, "train again; a trainer's `save` names its files model.<something>")
+        most = MOST_TEXT if known else MOST_WEIGHTS
+        if size > most:
+            raise BundleError(subject, f"{name} has {size:,} bytes (at most {most:,})", "train a smaller model")
+
+
+def unpack(files: Mapping[str, bytes], subject: str, plugins: Collection[str] = ()) -> Bundle:
+    """Load a bundle from its files, which may come from anywhere: nothing that they name is imported.
+
+    `plugins` are the import paths of trainers that this process's own project declares.
+
+    Raises:
+        BundleError: if files are missing, are none of a bundle, or cannot be read.
+    """
+    check_files({name: len(content) for name, content in files.items()}, subject)
     if missing := [name for name in REQUIRED if name not in files]:
         raise BundleError(subject, f"files are missing: {', '.join(missing)}", "train again")
     try:
         manifest = json.loads(files[MANIFEST])
         return Bundle(
             digest_of(files),
-            ModelSpec.model_validate(yaml.safe_load(files[SPEC])),
+            ModelSpec.model_validate(_plain_yaml(files[SPEC])),
             InputSchema.from_json(files[SCHEMA]),
             Transforms.from_json(files[TRANSFORMS]),
-            trainer_named(manifest["trainer"]).load(files),
+            load_fitted(manifest["trainer"], files, plugins),
             json.loads(files[METRICS]),
             manifest,
         )
@@ -160,6 +188,19 @@ def unpack(files: Mapping[str, bytes], subject: str) -> Bundle:
         raise BundleError(
             subject, f"cannot be loaded: {type(error).__name__}: {error}{changed}", "train again"
         ) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a short text stands for an endless one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"{SPEC} has an alias")
+        return super().compose_node(parent, index)
+
+
+def _plain_yaml(content: bytes) -> Any:
+    return yaml.load(content, _PlainLoader)  # a safe loader
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
@@ -186,7 +227,7 @@ def damage(files: Mapping[str, bytes]) -> list[str]:
         sizes = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in listed.items()}
     except KeyError:
         return [f"{FILES} is missing"]  # as in bundles of before there was one: their digest is all there is
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return [f"{FILES} cannot be read"]
     found = [f"{name} is missing" for name in sizes if name not in files]
     found += [f"{name} does not belong to it" for name in files if name not in sizes and name != FILES]

@@ -1,7 +1,7 @@
 """Whether a bundle can be made again from what its manifest names, and whether the same comes out."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +17,7 @@ from ml_platform.features.views import definition
 from ml_platform.registry import bundle
 from ml_platform.registry.bundle import Bundle
 from ml_platform.registry.candidate import train_candidate
-from ml_platform.training.trainers import OnEpoch
+from ml_platform.training.trainers import OnEpoch, check_kind
 
 # What is not fitted: the model file and what is said about the training. Their differences are named as changes.
 NOT_FITTED = (bundle.SPEC, bundle.MANIFEST, bundle.MODEL_CARD, bundle.FILES)
@@ -76,14 +76,19 @@ def refit(
     request_views: Sequence[FeatureViewSpec],
     training_set: pa.Table,
     on_epoch: OnEpoch = lambda epoch, figures: None,
+    plugins: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Fit the selected candidate anew, with its params, its seed and as many threads as then; returns the bundle's files.
+
+    `plugins` are import paths of trainers that the project declares.
 
     Raises:
         TrainingError, SpecError: if it cannot be fitted.
     """
     manifest = original.manifest
     selected = CandidateSpec(trainer=manifest["trainer"], params=manifest["params"])
+    for name in selected.trainers:  # which the bundle names; its own files were loaded by the same rule
+        check_kind(name, plugins)
     spec = original.spec.model_copy(update={"candidates": (selected,)})
     day = date.fromisoformat(manifest["training_date"])
     with _threads(manifest.get("machine", {}).get("threads", {})):

@@ -12,8 +12,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,10 +60,18 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: bytes) -> "Manifest":
+        """What a newer release may have added beside it is ignored.
+
+        Raises:
+            ValueError: if it is no manifest.
+        """
         content = json.loads(text)
-        return cls(
-            **{**content, "files": tuple(content["files"]), "inputs": tuple(Input(**i) for i in content["inputs"])}
-        )
+        try:
+            known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
+            inputs = tuple(Input(one["name"], one["version"], one.get("size")) for one in content["inputs"])
+            return cls(**{**known, "files": tuple(content["files"]), "inputs": inputs})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"it is no manifest: {type(error).__name__}: {error}") from error
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
@@ -294,8 +302,14 @@ class Lake:
         tags: Mapping[str, str] | None,
     ) -> Manifest:
         folder = self._folder(key, day)
-        for name, content in files.items():
-            self._put(f"{folder}/{name}", content)
+        try:
+            for name, content in files.items():
+                self._put(f"{folder}/{name}", content)
+        except LakeError:  # such as a full disk, which these files would keep full
+            for name in files:
+                with suppress(LakeError):
+                    self._delete(f"{folder}/{name}")
+            raise
         manifest = Manifest(
             rows,
             content_hash,
@@ -342,15 +356,23 @@ class Lake:
             self.put(path, content)
 
     def _write_and_rename(self, path: str, content: bytes | Path) -> None:
-        hidden = f"{Path(path).parent}/.{uuid4().hex}"
-        self.filesystem.create_dir(str(Path(path).parent), recursive=True)
-        with self.filesystem.open_output_stream(hidden) as stream:
-            if isinstance(content, bytes):
-                stream.write(content)
-            else:
-                with content.open("rb") as file:
-                    shutil.copyfileobj(file, stream, CHUNK_BYTES)
-        self.filesystem.move(hidden, path)
+        """On the disk before it has its name: after a power cut a manifest names nothing that is not there."""
+        folder = Path(path).parent
+        hidden = folder / f".{uuid4().hex}"
+        self.filesystem.create_dir(str(folder), recursive=True)
+        try:
+            with self.filesystem.open_output_stream(str(hidden)) as stream:
+                if isinstance(content, bytes):
+                    stream.write(content)
+                else:
+                    with content.open("rb") as file:
+                        shutil.copyfileobj(file, stream, CHUNK_BYTES)
+            _sync(hidden)
+            self.filesystem.move(str(hidden), path)
+            _sync(folder)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
 
     def _delete(self, path: str) -> None:
         with self._translated(path):
@@ -373,6 +395,15 @@ class Lake:
             raise LakeError(
                 subject, f"the lake at {self.root} failed: {error}", "look after ML_PLATFORM_LAKE"
             ) from error
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

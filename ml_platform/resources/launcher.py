@@ -22,7 +22,7 @@ from ml_platform.core.errors import Interrupted, WorkloadError
 from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources.lake import Lake
 from ml_platform.training import job as jobs
-from ml_platform.training.trainers import Context, Labelled, Trainer, trainer_named
+from ml_platform.training.trainers import Context, Labelled, Trainer, load_fitted, trainer_named
 
 EX_TEMPFAIL = 75
 PARENT = "ML_PLATFORM_LAUNCHED_BY"  # process id without which the launched process has nothing to live for
@@ -138,7 +138,7 @@ def fitting(
         if lake.require(result, day).inputs != (ordered.as_input(key, day),):
             problem = "another run of the same partition has put its job in the place of this one's"
             raise WorkloadError(training.subject, problem, "let one of them end; it is tried again")
-        return trainer.load(lake.read_files(result, day))
+        return load_fitted(candidate.trainer, lake.read_files(result, day), candidate.trainers)
 
     return fit
 

@@ -20,6 +20,7 @@ from ml_platform.resources.lake import Input, Lake, Manifest
 
 ROWS, DECISION = "rows.parquet", "decision.json"
 ARRIVAL, QUALITY, JUDGED_BY, FAILED = "arrival", "quality", "judged_by", "failed_checks"
+LONGEST_NAME = 200  # bytes; file systems take 255, and a number comes before it
 REMOVED = "removed"  # the quality of a day whose partition retention took away
 
 
@@ -94,7 +95,7 @@ def record(
     }
     inputs = [*(Input(url(found.key), found.etag, found.size) for found in objects), *judged_by]
     aside: dict[str, bytes | Path] = {
-        f"{number:05d}-{Path(found.key).name}": path
+        f"{number:05d}-{_short(Path(found.key).name)}": path
         for number, (found, path) in enumerate(files)
         if found.key in ingested.held
     }
@@ -170,6 +171,12 @@ def accounts_of(lake: Lake, source: str, day: date) -> list[Account]:
 
 def _digest(inputs: Sequence[Input]) -> str:
     return digest.of_json([(one.name, one.version) for one in inputs])[:16]
+
+
+def _short(name: str) -> str:
+    """A file name within the limits of file systems, for what an object may be called in S3: its end, which has the format."""
+    encoded = name.encode()
+    return name if len(encoded) <= LONGEST_NAME else encoded[-LONGEST_NAME:].decode(errors="ignore")
 
 
 def _table(accounts: Sequence[Account]) -> pa.Table:

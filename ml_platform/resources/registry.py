@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
@@ -29,6 +29,7 @@ from ml_platform.rollout.standing import (
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
 
+T = TypeVar("T")
 ARTIFACT_PATH = "bundle"
 PLOTS_PATH = "evaluation"
 RECORD = "ml_platform.rollout"  # the tag of a registered model: see rollout/standing.py
@@ -126,17 +127,30 @@ class Registry:
             found = list(self.client.search_registered_models(f"name = '{model}'"))
         return self._standing(found[0]) if found else Standing()
 
-    def rollouts(self) -> dict[str, Rollout]:
-        """The last rollout of every model that had one; one request, however many there are."""
-        with self._translated("registry"):
-            found = {model.name: _record(model).rollout for model in self._all_models()}
+    def rollouts(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Rollout]:
+        """The last rollout of every model that had one; one request, however many there are.
+
+        What the registry has of a model may make no sense: such models go into `unreadable`, or raise where there is none.
+        """
+        found = self._of_each(lambda model: _record(model).rollout, unreadable)
         return {model: rollout for model, rollout in found.items() if rollout}
 
-    def traffic(self) -> dict[str, Traffic]:
-        """Who answers the requests of every model that has a champion."""
-        with self._translated("registry"):
-            told = {model.name: self._standing(model, ("champion",)).traffic() for model in self._all_models()}
+    def traffic(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Traffic]:
+        """Who answers the requests of every model that has a champion; `unreadable` as in `rollouts`."""
+        told = self._of_each(lambda model: self._standing(model, ("champion",)).traffic(), unreadable)
         return {model: traffic for model, traffic in told.items() if traffic.champion}
+
+    def _of_each(self, read: Callable[[Any], T], unreadable: dict[str, RegistryError] | None) -> dict[str, T]:
+        found: dict[str, T] = {}
+        with self._translated("registry"):
+            for model in self._all_models():
+                try:
+                    found[model.name] = read(model)
+                except RegistryError as error:
+                    if unreadable is None or error.subject != _subject(model.name):
+                        raise
+                    unreadable[model.name] = error
+        return found
 
     @contextmanager
     def changing(self, model: str) -> Iterator["Change"]:
@@ -192,11 +206,14 @@ class Registry:
 
     def download(self, version: Version) -> dict[str, bytes]:
         """The files of a version's bundle, checked against the digest that it was registered under."""
-        from mlflow.artifacts import download_artifacts
+        from mlflow.artifacts import download_artifacts, list_artifacts
 
         with self._translated(version.label), tempfile.TemporaryDirectory() as folder:
+            listed = list_artifacts(version.source, tracking_uri=self.tracking_uri)
+            names = {PurePosixPath(one.path).name: one.file_size or 0 for one in listed}
+            bundle.check_files(names, version.label)  # before any of it is on this machine
             path = Path(download_artifacts(version.source, dst_path=folder, tracking_uri=self.tracking_uri))
-            files = {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+            files = {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()}
         bundle.verify(files, version.digest, version.label)
         return files
 
@@ -265,7 +282,16 @@ class Change:
 
 
 def _record(model: Any) -> Record:
-    return Record.from_json(model.tags.get(RECORD))
+    try:
+        return Record.from_json(model.tags.get(RECORD))
+    except ValueError as error:
+        problem = f"its tag {RECORD} cannot be read: {error}"
+        raise RegistryError(_subject(model.name), problem, "delete that tag in MLflow; its aliases hold") from error
+
+
+def _subject(model: str) -> str:
+    """Of errors about what the registry has of one model, unlike those about the registry."""
+    return f"{model}/rollout"
 
 
 def _version(found: Any) -> Version:

@@ -29,11 +29,21 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | None) -> "Record":
+        """Read the tag, which anybody may have written, and a newer release with more in it.
+
+        Raises:
+            ValueError: if it makes no sense.
+        """
         if not text:
             return cls()
-        content = json.loads(text)
-        rollout = content["rollout"]
-        return cls(content["moving"], Rollout.from_json(json.dumps(rollout)) if rollout else None)
+        try:
+            content = json.loads(text)
+            rollout, moving = content.get("rollout"), content.get("moving")
+            if moving is not None and not all(isinstance(one, str) for pair in moving.items() for one in pair):
+                raise ValueError(f"moving is {moving}")
+            return cls(moving, Rollout.from_json(json.dumps(rollout)) if rollout else None)
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

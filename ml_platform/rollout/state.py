@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ml_platform.core.spec import RolloutSpec, Stage
 from ml_platform.registry.versions import Aliases, Version
@@ -28,7 +28,7 @@ class Event:
 
     @classmethod
     def from_json(cls, text: str) -> "Event":
-        content = json.loads(text)
+        content = _known(cls, json.loads(text))
         return cls(**{**content, "at": datetime.fromisoformat(content["at"])})
 
 
@@ -52,6 +52,9 @@ class Rollout:
     last: Event
     step: int = 0
     number: int = 0
+    more: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what a newer release has written beside it, and will read again
 
     @classmethod
     def begin(
@@ -87,7 +90,8 @@ class Rollout:
         return replace(self, phase=phase, step=at_step, since=event.at, last=event, number=self.number + 1)
 
     def to_json(self) -> str:
-        content = {**self.__dict__, "last": json.loads(self.last.to_json())}
+        content = {**self.more, **self.__dict__, "last": json.loads(self.last.to_json())}
+        del content["more"]
         content |= {"began": self.began.isoformat(), "since": self.since.isoformat()}
         return json.dumps({**content, "spec": self.spec.model_dump(mode="json", exclude_defaults=True)})
 
@@ -95,5 +99,15 @@ class Rollout:
     def from_json(cls, text: str) -> "Rollout":
         content = json.loads(text)
         times = {name: datetime.fromisoformat(content[name]) for name in ("began", "since")}
-        spec, last = RolloutSpec.model_validate(content["spec"]), Event.from_json(json.dumps(content["last"]))
-        return cls(**{**content, **times, "spec": spec, "last": last})
+        spec = RolloutSpec.model_validate(content["spec"], extra="ignore")
+        last, known = Event.from_json(json.dumps(content["last"])), _known(cls, content)
+        more = {name: value for name, value in content.items() if name not in known}
+        if known["phase"] not in get_args(Phase):
+            raise ValueError(f"phase is {known['phase']!r}")
+        return cls(**{**known, **times, "spec": spec, "last": last, "more": more})
+
+
+def _known(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content's fields that this release knows."""
+    names = {one.name for one in fields(cls)} - {"more"}
+    return {name: value for name, value in content.items() if name in names}

@@ -23,6 +23,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from ml_platform.core import digest
+from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import FeatureError, PlatformError, RequestError
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.resources.lake import Lake
@@ -48,7 +49,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     metrics = Metrics()
     cache = BundleCache(settings.home / "bundles")
-    models = ServedModels(Registry.at(settings), online_store_at(settings), cache, on_batch=metrics.batch)
+    models = ServedModels(
+        Registry.at(settings), online_store_at(settings), cache, plugins=_plugins(settings), on_batch=metrics.batch
+    )
     log = PredictionLog(Lake.at(settings), settings.home / "prediction_log")
     metrics.watch(models, lambda: log.lost)
     desk = Desk(log, metrics)
@@ -82,6 +85,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _plugins(settings: Settings) -> frozenset[str]:
+    """The trainers of one's own that the server's project declares; no bundle may bring others."""
+    try:
+        return catalog_at(settings).plugins
+    except PlatformError as error:
+        LOG.error("no trainers of the project can be loaded, only built-in ones: %s", error)
+        return frozenset()
+
+
 def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
     """What can be asked about the server."""
 
@@ -92,7 +104,13 @@ def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
     @app.get("/ready", responses={503: {"description": "It does not know yet who answers"}})
     async def ready() -> JSONResponse:
         refused = sorted({version.model for version in models.refused})
-        content = {"ready": models.synchronized, "models": sorted(models.served), "refused": refused}
+        content = {
+            "ready": models.synchronized,
+            "models": sorted(models.served),
+            "refused": refused,
+            "kept": sorted(models.kept),
+            "registry_answered_seconds_ago": _since(models),
+        }
         return JSONResponse(content, 200 if content["ready"] else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -113,6 +131,11 @@ def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
         if name not in _known(models):
             raise HTTPException(404, _unknown(name, models))
         return _described(models, name)
+
+
+def _since(models: ServedModels) -> float | None:
+    """Seconds since the registry last answered; None if it has not yet."""
+    return None if models.looked_at is None else round(models.clock() - models.looked_at, 1)
 
 
 def _add_predicting(app: FastAPI, models: ServedModels, desk: Desk) -> None:
@@ -203,6 +226,8 @@ def _known(models: ServedModels) -> list[str]:
 def _described(models: ServedModels, name: str) -> dict[str, Any]:
     serving, wanted = models.served.get(name), models.wanted.get(name)
     description: dict[str, Any] = {"model": name, "version": None, "challenger": None}
+    if name in models.kept:
+        description["kept"] = models.kept[name]
     if serving:
         schema = serving.champion.bundle.schema
         description |= _version(serving.champion) | {

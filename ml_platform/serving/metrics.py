@@ -93,4 +93,15 @@ class _State:
             refused.add_metric([version.model, version.number], 1)
         lost = CounterMetricFamily("ml_platform_prediction_log_lost_rows", "Rows that the prediction log gave up")
         lost.add_metric([], self.lost())
-        yield from (loaded, share, waiting, refused, lost)
+        kept = GaugeMetricFamily(
+            "ml_platform_model_kept",
+            "Models served as before, since the registry has no sense or version",
+            labels=("model",),
+        )
+        for model in list(self.models.kept):
+            kept.add_metric([model], 1)
+        answered = GaugeMetricFamily(
+            "ml_platform_registry_answered_timestamp_seconds", "When the registry last answered; 0 if it has not yet"
+        )
+        answered.add_metric([], self.models.looked_at or 0.0)
+        yield from (loaded, share, waiting, refused, kept, answered, lost)

@@ -3,12 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-
-import numpy as np
 
 from ml_platform.core.errors import BundleError, PlatformError, RegistryError
 from ml_platform.registry.bundle import Bundle, unpack
@@ -18,11 +16,12 @@ from ml_platform.resources.registry import Registry
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving.batching import Batcher
 from ml_platform.serving.cache import BundleCache
+from ml_platform.serving.probation import Probation, self_test
 from ml_platform.serving.requests import Checker
-from ml_platform.serving.scoring import score_together, scores_of
+from ml_platform.serving.scoring import score_together
 
 LOG = logging.getLogger("ml_platform.serving")
-WARM_ROWS = (1, 8, 64)  # sizes of batches that are tried before a version takes traffic
+TRY_AGAIN = 60.0  # seconds after which a version that could not be loaded, for what may pass, is loaded again
 MOST_SHADOWED = 2_000  # rows that wait for a shadow; beyond, they are not scored
 
 
@@ -49,10 +48,11 @@ class Serving:
 
 @dataclass(frozen=True)
 class Refused:
-    """A version that the registry wants served, and why it is not."""
+    """A version that the registry wants served, and why it is not; from the moment `until` on it is tried again."""
 
     version: Version
     reason: str
+    until: float = float("inf")
 
 
 @dataclass
@@ -62,12 +62,16 @@ class ServedModels:
     registry: Registry
     store: OnlineStore
     cache: BundleCache
+    plugins: Collection[str] = ()
+    probation: Callable[[Mapping[str, bytes], str, Collection[str]], None] = field(default_factory=Probation)
     on_batch: Callable[[str, int], None] = lambda model, rows: None
     clock: Callable[[], float] = time.time
     served: dict[str, Serving] = field(default_factory=dict)
     wanted: dict[str, Traffic] = field(default_factory=dict)
     refused: dict[Version, Refused] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)  # models that are served as before, and why
     synchronized: bool = False
+    looked_at: float | None = None  # when the registry last answered
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "scoring"))
     shadow_pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "shadow"))
     _remembered: dict[str, Traffic] | None = None
@@ -93,12 +97,25 @@ class ServedModels:
         """
         if self._remembered is None:
             self._remembered = self.cache.remembered()
+        unreadable: dict[str, RegistryError] = {}
         try:
-            traffic = self.registry.traffic()
+            traffic = self.registry.traffic(unreadable)
         except Exception:
             if not self.synchronized and self._remembered:
                 self._take_all(self._remembered)
             raise
+        # A model of which the registry makes no sense is served as before, and so is one whose version was deleted there.
+        kept = {model: str(error) for model, error in unreadable.items()}
+        for model in self.served.keys() - traffic.keys() - kept.keys():
+            version = self.served[model].champion.version
+            if self.registry.find(version.model, version.number) is None:
+                kept[model] = f"{version.label} was deleted in the registry; it is served until another is deployed"
+        for model, reason in kept.items():
+            if self.kept.get(model) != reason:
+                LOG.warning("%s is served as before: %s", model, reason)
+            if before := self.wanted.get(model) or self._remembered.get(model):
+                traffic[model] = before
+        self.kept, self.looked_at = kept, self.clock()
         self._take_all({model: one for model, one in traffic.items() if one.champion})
         serving = {model: _actual(one) for model, one in self.served.items()}
         if serving != self._remembered:
@@ -141,27 +158,36 @@ class ServedModels:
         for known in (now.champion, now.challenger) if now else ():
             if known and known.version == version:
                 return known
-        if version is None or version in self.refused:
+        if version is None or ((refused := self.refused.get(version)) and self.clock() < refused.until):
             return None
         try:
             served = self._load(version)
         except RegistryError as error:  # it may answer the next time
             LOG.warning("cannot load %s: %s", version.label, error)
             return None
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one bundle, the other models go on
-            self.refused[version] = Refused(version, f"{type(error).__name__}: {error}")
-            LOG.warning("refused %s: %s", version.label, error)
+        except BundleError as error:  # it will be the same bundle the next time
+            self._refuse(version, error, float("inf"))
             return None
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it was, the other models go on, and this one may yet
+            self._refuse(version, error, self.clock() + TRY_AGAIN)
+            return None
+        self.refused.pop(version, None)
         LOG.info("loaded %s (bundle %s)", version.label, version.digest[:12])
         return served
 
+    def _refuse(self, version: Version, error: BaseException, until: float) -> None:
+        self.refused[version] = Refused(version, f"{type(error).__name__}: {error}", until)
+        LOG.warning("refused %s: %s", version.label, error)
+
     def _load(self, version: Version) -> Served:
-        files = self.cache.load(version)
-        if files is None:
-            files = self.registry.download(version)
-            self.cache.save(version, files)
-        bundle = unpack(files, version.label)
+        known = self.cache.load(version)  # it was on probation when it came
+        files = known or self.registry.download(version)
+        if known is None:
+            self.probation(files, version.label, self.plugins)
+        bundle = unpack(files, version.label, self.plugins)
         self_test(bundle, version.label)
+        if known is None:
+            self.cache.save(version, files)
         checker = Checker(bundle.schema)
         score = partial(score_together, bundle, checker, self.store)
         inline = isinstance(
@@ -176,28 +202,3 @@ class ServedModels:
 def _actual(serving: Serving) -> Traffic:
     challenger = serving.challenger.version if serving.challenger else None
     return replace(serving.traffic, champion=serving.champion.version, challenger=challenger)
-
-
-def self_test(bundle: Bundle, subject: str) -> None:
-    """Score rows of defaults, which also warms the model up.
-
-    Raises:
-        BundleError: if a score is missing or not finite.
-    """
-    row = {name: np.array([default]) for name, default in bundle.schema.features.items()}
-    row |= {name: empty_column(type_) for name, type_ in bundle.schema.request.items()}
-    dimensions = 2 if bundle.spec.task == "multiclass_classification" else 1
-    for rows in WARM_ROWS:
-        scores = scores_of(bundle, {name: np.repeat(value, rows) for name, value in row.items()}, rows)
-        if scores.ndim != dimensions or not np.isfinite(scores).all():
-            wanted = "one finite score per class" if dimensions == 2 else "one finite score"
-            raise BundleError(subject, f"self-test gave {scores[0]!r}, not {wanted}", "train again")
-
-
-def empty_column(type_: str) -> np.ndarray:
-    """One row of a harmless value of a column type."""
-    if type_ == "timestamp":
-        return np.array(["2020-01-01"], dtype="datetime64[us]")
-    if type_ == "bool":
-        return np.zeros(1, dtype=bool)
-    return np.array([""]) if type_ == "string" else np.zeros(1)

@@ -35,7 +35,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
-from ml_platform.serving.models import self_test
+from ml_platform.serving.probation import self_test
 from ml_platform.training.windows import windows
 from ml_platform_tests.conftest import lake_of
 from ml_platform_tests.processes import free_port

@@ -135,7 +135,7 @@ def test_registry_that_is_down_for_one_model_lets_the_others_go_on(ticks: Ticks,
     ticks.catalog = Catalog(catalog.sources, catalog.views, {"second": second, MODEL: catalog.models[MODEL]})
     held, ticks.server.says = ticks.registry.held, {"refused": {"version": "2", "reason": "broken"}}
     assert held.rollout
-    ticks.registry.rollouts = lambda: {"second": held.rollout, "of nobody": held.rollout, MODEL: held.rollout}  # type: ignore[method-assign,dict-item,return-value]
+    ticks.registry.rollouts = lambda _=None: {"second": held.rollout, "of nobody": held.rollout, MODEL: held.rollout}  # type: ignore[method-assign,dict-item,return-value]
     standing = ticks.registry.standing
 
     def failing(model: str) -> Standing:

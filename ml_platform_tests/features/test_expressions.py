@@ -47,11 +47,35 @@ def test_columns_are_those_that_the_text_names() -> None:
         "x +",
         "1 < x < 2",
         "maximum(x, out=x)",
+        "maximum(x, x, x)",
+        "abs(x, x)",
+        "where(x)",
+        "hour()",
+        "x + " * 600 + "x",
+        "(" * 300 + "x" + ")" * 300,
+        "-" * 80 + "x",
+        "9" * 6_000,
+        "9007199254740993",
+        "x\0",
+        "",
     ],
 )
 def test_anything_else_is_refused_when_parsed(text: str) -> None:
     with pytest.raises(FeatureError, match="feature f: expression"):
         Expression("f", text)
+
+
+def test_no_expression_writes_to_its_columns() -> None:
+    columns = {"a": np.array([1.0]), "b": np.array([2.0]), "c": np.array([3.0])}
+    Expression("f", "maximum(a, b) + minimum(b, c)")(columns)
+    assert {name: values.tolist() for name, values in columns.items()} == {"a": [1.0], "b": [2.0], "c": [3.0]}
+
+
+@pytest.mark.parametrize("text", ["s + 1", "t * t", "hour(s)", "sqrt(s)", "t & x"])
+def test_what_cannot_be_computed_is_an_error_of_the_feature(text: str) -> None:
+    columns = {**COLUMNS, "s": np.array(["a", "b", "c"])}
+    with pytest.raises(FeatureError, match="feature f: expression .* cannot be computed"):
+        Expression("f", text)(columns)
 
 
 @given(st.lists(st.datetimes(), min_size=1))

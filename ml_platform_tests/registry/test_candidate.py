@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import Interrupted, SpecError, TrainingError
+from ml_platform.core.errors import BundleError, Interrupted, SpecError, TrainingError
 from ml_platform.core.spec import CandidateSpec, FeatureViewSpec, ModelSpec
 from ml_platform.core.tasks import METRICS, Task
 from ml_platform.registry import bundle
@@ -180,7 +180,10 @@ def test_bundle_of_every_family_and_task_scores_as_when_it_was_trained(
 
 
 def test_bundle_remembers_a_trainer_of_ones_own(catalog: Catalog) -> None:
-    loaded = bundle.unpack(trained(catalog, stub(score=0.25)).files, "m")
+    files = trained(catalog, own := stub(score=0.25)).files
+    with pytest.raises(BundleError, match="is none that this process may load"):
+        bundle.unpack(files, "m")
+    loaded = bundle.unpack(files, "m", own.trainers)
     assert loaded.score({"tx_amount": np.ones(2)}).tolist() == [0.25, 0.25]
 
 

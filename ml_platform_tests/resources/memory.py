@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_platform.core.errors import DeploymentError
+from ml_platform.core.errors import DeploymentError, RegistryError
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.rollout.standing import Standing
 from ml_platform.rollout.state import Event, Rollout
@@ -32,7 +32,7 @@ class MemoryRegistry:
     def aliases(self, _: str) -> Aliases:
         return self.held.aliases
 
-    def rollouts(self) -> dict[str, Rollout]:
+    def rollouts(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Rollout]:
         return {self.known[0].model: self.held.rollout} if self.held.rollout else {}
 
     @contextmanager

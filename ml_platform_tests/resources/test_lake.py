@@ -1,6 +1,10 @@
 """The lake: a partition is there as a whole or not at all, on a folder and on S3 alike."""
 
+import errno
 import io
+import itertools
+import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -159,3 +163,57 @@ def test_file_whose_age_is_unknown_is_no_leftover(lake: Lake, monkeypatch: pytes
     epoch = pafs.FileInfo(path, pafs.FileType.File, size=5, mtime=datetime.fromtimestamp(0, UTC))
     monkeypatch.setattr(lake, "_listing", lambda key: {DAY: {"part-new.parquet": epoch}})
     assert lake.leftovers("x/raw", timedelta(hours=24)) == {}
+
+
+def test_manifest_of_a_newer_release_is_read_and_one_that_is_none_is_named(tmp_path: Path) -> None:
+    lake = on_disk(tmp_path)
+    written = lake.write_table("x/raw", DAY, OLD, [Input("object", "etag", 7)])
+    path = tmp_path / "x" / "raw" / f"date={DAY}" / "_manifest.json"
+    content = json.loads(path.read_text())
+    inputs = [{**one, "checksum": "new"} for one in content["inputs"]]
+    path.write_text(json.dumps({**content, "inputs": inputs, "engine": "newer"}))
+    assert lake.manifest("x/raw", DAY) == written
+    for nonsense in ("{", "[]", "{}", '{"rows": 1, "inputs": [3], "files": []}'):
+        path.write_text(nonsense)
+        with pytest.raises(LakeError, match="its manifest in .* cannot be read"):
+            lake.manifest("x/raw", DAY)
+
+
+def test_write_for_which_the_disk_has_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = on_disk(tmp_path)
+    before = lake.write_files("x/candidate", DAY, {"a": b"1", "b": b"2"}, [])
+    put, count = lake.put, itertools.count()
+
+    def full(path: str, content: bytes | Path) -> None:
+        if next(count) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(path, content)
+
+    monkeypatch.setattr(lake, "put", full)
+    with pytest.raises(LakeError, match="No space left"):
+        lake.write_files("x/candidate", DAY, {"a": b"3", "b": b"4"}, [])
+    assert lake.read_files("x/candidate", DAY) == {"a": b"1", "b": b"2"}
+    files = [path for path in (tmp_path / "x").rglob("*") if path.is_file()]
+    assert len(files) == len(before.files) + 1
+
+
+def test_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut leaves is the old partition or the new one."""
+    happened: list[str] = []
+    sync, move = os.fsync, pafs.LocalFileSystem.move
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda one: (
+            happened.append("folder" if Path(f"/proc/self/fd/{one}").resolve().is_dir() else "file"),
+            sync(one),
+        )[1],
+    )
+
+    class Watched(pafs.LocalFileSystem):
+        def move(self, source: str, target: str) -> None:
+            happened.append("named")
+            move(self, source, target)
+
+    Lake(Watched(), str(tmp_path), lambda: datetime(2024, 1, 1, tzinfo=UTC)).write_table("x/raw", DAY, OLD, [])
+    assert happened == ["file", "named", "folder"] * 2

@@ -18,7 +18,7 @@ from ml_platform.evaluation.gates import GateResult
 from ml_platform.registry import bundle
 from ml_platform.registry.card import lineage_tags, version_card
 from ml_platform.registry.versions import Aliases
-from ml_platform.resources.registry import Registry
+from ml_platform.resources.registry import RECORD, Registry
 from ml_platform.rollout.standing import Standing
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
@@ -78,6 +78,30 @@ def test_registered_version_is_the_candidate_with_card_lineage_and_plots(
     assert registry.tags(version)["input_partitions"] == "1"
 
 
+def test_nonsense_about_one_model_keeps_no_other_from_being_read(
+    registry: Registry, model: str, catalog: Catalog
+) -> None:
+    bad = f"{model}_bad"
+    for name, seed in ((model, 0), (bad, 1)):
+        version = registry.register(name, make_bundle(catalog, seed=seed), run_id(registry), {})
+        with registry.changing(name) as change:
+            change.to(Aliases(champion=version), None)
+    for nonsense in (
+        "{",
+        "[]",
+        '{"moving": 3, "rollout": null}',
+        '{"rollout": {"version": "1"}}',
+        '{"moving": {"champion": 3}}',
+    ):
+        registry.client.set_registered_model_tag(bad, RECORD, nonsense)
+        unreadable: dict[str, RegistryError] = {}
+        assert model in registry.traffic(unreadable)
+        assert "cannot be read" in str(unreadable[bad])
+        with pytest.raises(RegistryError, match=f"{bad}/rollout: its tag"):
+            registry.rollouts()
+    registry.client.delete_registered_model(bad)
+
+
 def test_changes_read_back_and_can_be_undone(registry: Registry, model: str, catalog: Catalog) -> None:
     assert registry.standing(model) == Standing()
     one = registry.register(model, make_bundle(catalog), run_id(registry), {})
@@ -123,7 +147,7 @@ def test_events_are_kept_with_the_version(registry: Registry, model: str, catalo
 WRITER = """
 import sys
 from datetime import UTC, datetime
-from ml_platform.resources.registry import Registry
+from ml_platform.resources.registry import RECORD, Registry
 url, model, times = sys.argv[1:]
 registry = Registry(url)
 for _ in range(int(times)):
@@ -165,7 +189,7 @@ def test_writers_at_the_same_time_take_turns(two_versions: Registry, model: str)
 KILLED = """
 import itertools, json, os, signal, sys, time
 from ml_platform.resources import registry as room
-from ml_platform.resources.registry import Registry
+from ml_platform.resources.registry import RECORD, Registry
 url, model, points = sys.argv[1:]
 
 def die_after(writes):

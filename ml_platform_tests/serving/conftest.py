@@ -18,6 +18,7 @@ from ml_platform.registry.versions import Version
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
+from ml_platform.serving.probation import Probation
 from ml_platform_tests.processes import eventually
 from ml_platform_tests.registry.test_bundle import make_bundle
 
@@ -35,15 +36,22 @@ class Told:
         self.downloads: list[str] = []
         self.down = False
         self.downloads_fail = False
+        self.deleted: set[str] = set()  # versions that somebody has deleted
+        self.unreadable: dict[str, RegistryError] = {}  # models of which the registry has nonsense
 
-    def traffic(self) -> dict[str, Traffic]:
+    def traffic(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Traffic]:
         if self.down:
             raise RegistryError("registry", "down", "wait")
-        if self.champion is None:
+        if unreadable is not None:
+            unreadable |= self.unreadable
+        if self.champion is None or "fraud" in self.unreadable:
             return {}
         challenger = self.split.get("challenger")
         split = {**self.split, "challenger": self.version(challenger) if challenger else None}
         return {"fraud": Traffic(self.version(self.champion), **split)}
+
+    def find(self, model: str, number: str) -> Version | None:
+        return None if number in self.deleted else self.version(number)
 
     def version(self, number: str) -> Version:
         return Version("fraud", number, bundle.digest_of(self.bundles[number]), "2018-05-31", "run", "source")
@@ -77,6 +85,8 @@ def serving(
         store.write(view, rows, JUNE)
     monkeypatch.setattr(server.Registry, "at", lambda _: registry)
     monkeypatch.setattr(server, "SYNCHRONIZE_EVERY", 0.05)
+    # A process of its own: test_probation.py has it.
+    monkeypatch.setattr(Probation, "__call__", lambda *_: None)
     with TestClient(server.create_app(settings)) as client:
         yield client
 

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from ml_platform.core.catalog import Catalog
+from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
+from ml_platform.registry.versions import Version
 from ml_platform.resources import prediction_log
 from ml_platform.resources.lake import Lake
 from ml_platform.rollout.traffic import Traffic
+from ml_platform.serving import models
 from ml_platform.serving.cache import BundleCache
 from ml_platform_tests.processes import eventually, free_port
 from ml_platform_tests.servers import server
@@ -66,6 +70,59 @@ def test_restart_with_a_bad_champion_serves_what_was_served_before(
             ready(client)
             described = client.get("/models/fraud").json()
             assert (described["version"], described["refused"]["version"]) == ("1", "2")
+
+
+def test_model_of_which_the_registry_has_nonsense_is_served_as_before_and_named(
+    client: TestClient, registry: Told
+) -> None:
+    ready(client)
+    registry.unreadable = {"fraud": RegistryError("fraud/rollout", "its tag cannot be read", "delete it")}
+    eventually(lambda: "its tag cannot be read" in client.get("/models/fraud").json().get("kept", ""))
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).status_code == 200
+    assert client.get("/ready").json()["kept"] == ["fraud"]
+    assert 'ml_platform_model_kept{model="fraud"} 1.0' in client.get("/metrics").text
+    registry.unreadable = {}
+    eventually(lambda: "kept" not in client.get("/models/fraud").json())
+
+
+def test_deleted_version_is_served_on_and_an_alias_taken_away_is_not(client: TestClient, registry: Told) -> None:
+    ready(client)
+    registry.deleted, registry.champion = {"1"}, None
+    eventually(lambda: "was deleted in the registry" in client.get("/models/fraud").json().get("kept", ""))
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).status_code == 200
+    registry.deleted = set()
+    eventually(lambda: client.get("/ready").json()["models"] == [])
+
+
+def test_trouble_that_passes_refuses_a_version_for_a_while_only(
+    client: TestClient, registry: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say. What is wrong with the bundle itself stays wrong."""
+    ready(client)
+    monkeypatch.setattr(models, "TRY_AGAIN", 0.2)
+    download, times = registry.download, [0]
+
+    def full(version: Version) -> dict[str, bytes]:
+        times[0] += 1
+        if times[0] < 3:
+            raise OSError(28, "No space left on device")
+        return download(version)
+
+    monkeypatch.setattr(registry, "download", full)
+    registry.champion = "2"
+    eventually(lambda: client.get("/models/fraud").json()["version"] == "2")
+    assert times == [3]
+    assert client.get("/ready").json()["refused"] == []
+
+
+def test_server_knows_how_old_its_look_at_the_registry_is(client: TestClient, registry: Told) -> None:
+    ready(client)
+    assert client.get("/ready").json()["registry_answered_seconds_ago"] < 60
+    registry.down = True
+    first = client.get("/ready").json()["registry_answered_seconds_ago"]
+    eventually(lambda: client.get("/ready").json()["registry_answered_seconds_ago"] > first + 0.3)
+    assert client.get("/ready").status_code == 200
+    assert "ml_platform_registry_answered_timestamp_seconds" in client.get("/metrics").text
 
 
 @pytest.mark.processes

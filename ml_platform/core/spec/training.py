@@ -31,3 +31,9 @@ class CandidateSpec(Spec):
     trainer: TrainerName = Field(description="a built-in trainer's name, or the import path of your own")
     params: dict[str, Any] = Field(default_factory=dict)
     search: SearchSpec | None = Field(default=None, description="params that are found by trials; see docs/training.md")
+
+    @property
+    def trainers(self) -> list[str]:
+        """Every trainer that it names: its own, and those of an ensemble's members."""
+        members = self.params.get("members", ()) if self.trainer == "ensemble" else ()
+        return [self.trainer, *(str(member["trainer"]) for member in members)]

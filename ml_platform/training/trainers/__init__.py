@@ -3,7 +3,7 @@
 A trainer of your own is named by its import path, `mypackage.module.Class`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -91,8 +91,36 @@ class Trainer(Protocol):
     def load(cls, files: Mapping[str, bytes]) -> Self: ...
 
 
+def load_fitted(kind: str, files: Mapping[str, bytes], plugins: Collection[str] = ()) -> Trainer:
+    """A fitted model of a kind from what its `save` returned, which may come from anywhere.
+
+    What files name is never imported because they name it: a kind is built in, or among `plugins`, the import paths that
+    this process's own project declares.
+
+    Raises:
+        SpecError: if the kind, or that of an ensemble's member, is neither.
+    """
+
+    check_kind(kind, plugins)
+    if kind == "ensemble":
+        from ml_platform.training.trainers.ensemble import Ensemble
+
+        return Ensemble.load_members(files, lambda kind, files: load_fitted(kind, files, plugins))
+    return trainer_named(kind).load(files)
+
+
+def check_kind(kind: str, plugins: Collection[str]) -> None:
+    """Raise SpecError unless the kind is built in, or among `plugins`."""
+    if kind not in TRAINERS and kind not in plugins:
+        raise SpecError(
+            f"model of kind {str(kind)[:100]!r}",
+            f"is none that this process may load: {', '.join([*TRAINERS, *sorted(plugins)])}",
+            "declare that trainer in a model file of the project that runs here, if its code is to be trusted",
+        )
+
+
 def trainer_named(name: str) -> type[Trainer]:
-    """The trainer class of a name or an import path.
+    """The trainer class of a name or an import path that a model file of the project says.
 
     Raises:
         SpecError: if there is none, if its library is not installed, or if it is no trainer.

@@ -1,7 +1,7 @@
 """Several fits as one model, whose score is the mean of theirs: other families, or the same one from other seeds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ml_platform.core.spec.trainers import EnsembleParams, checked
-from ml_platform.training.trainers import Context, Labelled, OnEpoch, Trainer, trainer_named
+from ml_platform.training.trainers import Context, Labelled, OnEpoch, Trainer, load_fitted, trainer_named
 
 MEMBERS = "model.json"
 
@@ -52,9 +52,14 @@ class Ensemble:
 
     @classmethod
     def load(cls, files: Mapping[str, bytes]) -> Self:
+        """Of built-in members; `load_fitted` knows which others may be loaded."""
+        return cls.load_members(files, load_fitted)
+
+    @classmethod
+    def load_members(cls, files: Mapping[str, bytes], load: Callable[[str, Mapping[str, bytes]], Trainer]) -> Self:
+        """Load each member by its kind and files."""
         names = Names.model_validate_json(files[MEMBERS]).members
-        members = [trainer_named(name).load(_of_member(files, position)) for position, name in enumerate(names)]
-        return cls(names, members)
+        return cls(names, [load(name, _of_member(files, position)) for position, name in enumerate(names)])
 
 
 def _prefix(position: int) -> str:
