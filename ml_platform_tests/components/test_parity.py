@@ -35,7 +35,7 @@ from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import online_store_at
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
-from ml_platform.serving.probation import self_test
+from ml_platform.serving.probation import Probation, self_test
 from ml_platform.training.windows import windows
 from ml_platform_tests.conftest import lake_of
 from ml_platform_tests.processes import free_port
@@ -133,7 +133,7 @@ def served(
     version = Version(spec.name, "1", bundle.digest_of(files), DAY.isoformat(), "run", "source")
 
     class OneChampion:
-        def traffic(self) -> dict[str, Traffic]:
+        def traffic(self, unreadable: object = None) -> dict[str, Traffic]:
             return {spec.name: Traffic(version)}
 
         def download(self, _: Version) -> dict[str, bytes]:
@@ -141,6 +141,7 @@ def served(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server.Registry, "at", lambda _: OneChampion())
+        patch.setattr(Probation, "__call__", lambda *_: None)  # a process of its own: serving/test_probation.py has it
         port = free_port()
         running = uvicorn.Server(
             uvicorn.Config(server.create_app(settings), "127.0.0.1", port, log_level="warning", lifespan="on")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pytest
 import redis
@@ -207,6 +208,9 @@ def test_registry_may_be_a_database_or_an_object(
 ) -> None:
     for variable, value in zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), EMBEDDED_S3_CREDENTIALS, strict=True):
         monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(
+        boto3, "DEFAULT_SESSION", None
+    )  # it keeps the credentials of whatever test was first to need some
     monkeypatch.delenv("FEAST_S3_ENDPOINT_URL", raising=False)
     bucket = f"{tmp_path.name.replace('_', '-').lower()}-registry"
     settings = Settings(
