@@ -56,6 +56,11 @@ def test_event_at_the_very_start_of_a_day_gets_that_days_snapshot() -> None:
     assert joined([(1, 24.0)], [(1, 0, 10.0), (1, 1, 20.0)])[0]["clicks"] == 20.0
 
 
+def test_snapshot_lives_up_to_the_end_of_its_day_and_not_at_it() -> None:
+    last, over = joined([(1, 24.0 - 1e-6), (1, 24.0)], [(1, 0, 10.0)])
+    assert (last["clicks"], over["clicks"]) == (10.0, -1.0)
+
+
 def test_entity_without_snapshot_that_day_gets_the_default_like_online() -> None:
     rows = joined([(2, 5.0), (1, 29.0)], [(1, 0, 10.0)])
     assert [row["clicks"] for row in rows] == [-1.0, -1.0]
