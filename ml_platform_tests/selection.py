@@ -40,7 +40,7 @@ OF_EVERYTHING = (
 
 def examples(count: int, **more: Any) -> settings:
     """Settings of a property test that takes so many examples: all of them, but few in `--quick`."""
-    return settings(max_examples=min(count, settings().max_examples) if _is_quick() else count, **more)
+    return settings(max_examples=how_many(count, min(count, QUICK_EXAMPLES)), **more)
 
 
 def how_many(full: int, quick: int) -> int:

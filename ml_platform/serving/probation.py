@@ -24,7 +24,7 @@ from ml_platform.registry.bundle import Bundle, unpack
 from ml_platform.serving.scoring import scores_of
 
 WARM_ROWS = (1, 8, 64)  # sizes of batches that are tried
-INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 LONGEST_REASON = 2_000
 
 

@@ -28,14 +28,15 @@ from typing import TextIO
 from ml_platform.core import keys
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.digest import code_version
-from ml_platform.core.errors import Interrupted, PlatformError, SpecError
+from ml_platform.core.errors import Interrupted, PlatformError
 from ml_platform.core.settings import load_settings
+from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import EX_TEMPFAIL, PARENT
 from ml_platform.resources.stopping import Stop, die_with_parent, stoppable
 from ml_platform.training import job as jobs
-from ml_platform.training.trainers import TRAINERS, Context, trainer_named
+from ml_platform.training.trainers import TRAINERS, Context, check_kind, trainer_named
 
 PORT = 29500  # torch's own default
 MEET_WITHIN = 3_600  # seconds in which the other machines may come; torch's default is 600
@@ -91,9 +92,9 @@ def fit(lake: Lake, model: str, day: date, name: str, interrupted: Callable[[], 
     if done and done.inputs == (ordered,) and done.code_version == code_version():
         return
     job, train, validation = jobs.from_files(lake.read_files(key, day), keys.partition(key, day))
-    if job.trainer not in TRAINERS and job.trainer not in catalog_at(load_settings()).plugins:
-        problem = f"asks for the trainer {job.trainer!r}, which no model file of this project names"
-        raise SpecError(keys.partition(key, day), problem, "declare it in `candidates`, if its code is to be trusted")
+    # Of an ensemble its members too. The project is read only where something is not built in.
+    for trainer in {*CandidateSpec(trainer=job.trainer, params=job.params).trainers} - {*TRAINERS}:
+        check_kind(trainer, catalog_at(load_settings()).plugins)
     checkpoints = LakeCheckpoints(lake, keys.checkpoint(model, name), day)
     context = Context(job.task, job.classes, job.seed, _on_epoch, checkpoints, interrupted, job.features)
     fitted = trainer_named(job.trainer).fit(job.params, train, validation, context)

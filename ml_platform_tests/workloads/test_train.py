@@ -15,11 +15,13 @@ import pytest
 import safetensors.numpy
 
 from ml_platform.core import keys
+from ml_platform.core.errors import SpecError
 from ml_platform.features.transforms import Feature
 from ml_platform.resources.lake import Lake
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Labelled
 from ml_platform.training.trainers.sequence import Sequence
+from ml_platform.workloads import train
 from ml_platform_tests.forks import Fork, Nursery
 from ml_platform_tests.processes import free_port
 
@@ -189,3 +191,19 @@ def test_failure_is_one_line_and_exit_1(nursery: Nursery, tmp_path: Path) -> Non
     assert (code, err.count("\n")) == (1, 1)
     assert json.loads(out) | {"error": "SpecError", "outcome": "failed"} == json.loads(out)
     assert "mend candidates.params.epoch" in err
+
+
+@pytest.mark.parametrize(
+    ("trainer", "params"),
+    [("os.path", {}), ("ensemble", {"members": [{"trainer": "os.path"}]})],
+    ids=["by itself", "as a member"],
+)
+def test_trainer_that_the_project_does_not_name_is_not_imported(
+    tmp_path: Path, trainer: str, params: dict[str, object]
+) -> None:
+    """A job lies in the lake, where others may write."""
+    lake = Lake(pafs.LocalFileSystem(), str(tmp_path), lambda: datetime.now(UTC))
+    job = jobs.Job(trainer=trainer, params=params, features=STEPS)
+    lake.write_files(keys.training_job("m", 1), DAY, jobs.to_files(job, Labelled(X, Y), Labelled(X, Y)), [])
+    with pytest.raises(SpecError, match="'os.path': is none that this process may load"):
+        train.fit(lake, "m", DAY, "1")

@@ -100,7 +100,6 @@ def load_fitted(kind: str, files: Mapping[str, bytes], plugins: Collection[str] 
     Raises:
         SpecError: if the kind, or that of an ensemble's member, is neither.
     """
-
     check_kind(kind, plugins)
     if kind == "ensemble":
         from ml_platform.training.trainers.ensemble import Ensemble
