@@ -1,7 +1,7 @@
-"""Automation: what sets the graph in motion. One sensor each for arrival, for freshness and for training."""
+"""Automation: what sets the graph in motion. One sensor each for arrival, freshness, training, rollouts and recovery."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -10,10 +10,11 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_ST
 
 from ml_platform.components.execution import training_run_config
 from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
+from ml_platform.components.partitions import RANGE_END, RANGE_START, days_of_run
+from ml_platform.components.recovery import recovery_sensor
 from ml_platform.components.rollout import rollout_progress_sensor
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.days import day_range
 from ml_platform.core.errors import LandingError, PlatformError
 from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
 from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
@@ -24,8 +25,6 @@ from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
 from ml_platform.resources.origins import Origins
 
-PARTITION = "dagster/partition"
-RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 OVERLAP = timedelta(seconds=15)  # a run's end is written a moment after it
 MENTIONED = 5  # misnamed objects that a tick's log mentions
 
@@ -46,7 +45,7 @@ class Automation(SpecComponent):
             emit_backfills=True,
             description="Features follow their raw partitions, the online store and the newest predictions follow the features.",
         )
-        sensors = [arrival_sensor(catalog, pace), freshness]
+        sensors = [arrival_sensor(catalog, pace), freshness, recovery_sensor(catalog, pace)]
         if catalog.models:
             sensors += [retrain_sensor(catalog, pace), rollout_progress_sensor(catalog, pace)]
         return dg.Definitions(sensors=sensors)
@@ -70,7 +69,7 @@ def scored(catalog: Catalog) -> list[dg.AssetKey]:
 def arrival_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinition:
     @dg.sensor(
         name="arrival_sensor",
-        target=dg.AssetSelection.assets(*(asset_key(keys.raw(feed)) for feed in catalog.feeds)),
+        asset_selection=dg.AssetSelection.assets(*(asset_key(keys.raw(feed)) for feed in catalog.feeds)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.arrival_interval,
         description="Reports what landed, and starts the raw partitions of every day with new content.",
@@ -128,21 +127,12 @@ def raw_days(
             for run in runs
             for key in run.asset_selection or ()
             if key in raws
-            for day in _days_of(run.tags)
+            for day in days_of_run(run.tags)
         }
 
     busy = days_of(instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)))
     ended = instance.get_runs(dg.RunsFilter(statuses=FINISHED_STATUSES, updated_after=since))
     return busy, days_of(ended)
-
-
-def _days_of(tags: Mapping[str, str]) -> list[date]:
-    """The days that a run is about, by its tags."""
-    if PARTITION in tags:
-        return [date.fromisoformat(tags[PARTITION])]
-    if RANGE_START in tags:
-        return list(day_range(date.fromisoformat(tags[RANGE_START]), date.fromisoformat(tags[RANGE_END])))
-    return []
 
 
 def _landed(arrival: Arrival, source: SourceSpec) -> dg.AssetMaterialization:
@@ -181,7 +171,9 @@ def model_assets(spec: ModelSpec) -> list[dg.AssetKey]:
 def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinition:
     @dg.sensor(
         name="retrain_sensor",
-        target=dg.AssetSelection.assets(*(key for spec in catalog.models.values() for key in model_assets(spec))),
+        asset_selection=dg.AssetSelection.assets(
+            *(key for spec in catalog.models.values() for key in model_assets(spec))
+        ),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.retrain_interval,
         description="Starts a training when one is due by cadence or by changed inputs, and its inputs are complete.",

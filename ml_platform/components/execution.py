@@ -40,7 +40,7 @@ def executor(settings: Settings, catalog: Catalog) -> dg.ExecutorDefinition:
 def _forks(limits: list[dict[str, Any]]) -> dg.ExecutorDefinition:
     @dg.configured(dg.multiprocess_executor, {"preload": dg.Field([str], default_value=[], description="more modules")})
     def multiprocess(config: dict[str, Any]) -> dict[str, Any]:
-        preload = ["ml_platform.definitions", *config["preload"]]
+        preload = ["ml_platform.workloads.forkserver", "ml_platform.definitions", *config["preload"]]
         return {"start_method": {"forkserver": {"preload_modules": preload}}, "tag_concurrency_limits": limits}
 
     return multiprocess

@@ -104,7 +104,9 @@ def view_asset(view: FeatureViewSpec, catalog: Catalog) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], engine: dg.ResourceParam[Engine]
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
         last = days_of(context)[-1]  # a plot of each day of a long range would take longer than the days
-        yield from make_days(context, key, lambda day: compute_day(view, day, catalog, lake, engine, plot=day == last))
+        yield from make_days(
+            context, key, lambda day: compute_day(view, day, catalog, lake, engine, plot=day == last), view.resources
+        )
 
     return feature_view  # type: ignore[return-value]  # the overload is lost behind **pod
 

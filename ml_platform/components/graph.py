@@ -15,11 +15,12 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG, extract_dat
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, catalog_at
-from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, SpecError, TrainingError
+from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, Interrupted, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec, PodSpec, ResourcesSpec, seconds
-from ml_platform.resources.cluster import pod_config, pool
+from ml_platform.resources.cluster import pool, step_config
 from ml_platform.resources.lake import Manifest
+from ml_platform.resources.stopping import Stop, stoppable
 
 TOO_MANY_ERRORS = 3  # days of one step; then it is not about the days
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
@@ -118,7 +119,7 @@ def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str)
 
 def pod(resources: PodSpec | None, catalog: Catalog) -> dict[str, Any]:
     """The pod of a step that does not train: arguments of `@dg.asset`."""
-    return {"op_tags": {"dagster-k8s/config": pod_config(resources, catalog.cluster)}} if resources else {}
+    return {"op_tags": {"dagster-k8s/config": step_config(resources, catalog.cluster)}} if resources else {}
 
 
 def limits(resources: ResourcesSpec) -> dict[str, Any]:
@@ -180,31 +181,19 @@ class DayOutcome:
 
 
 def make_days(
-    context: dg.AssetExecutionContext, key: str, make: Callable[[date], DayOutcome]
+    context: dg.AssetExecutionContext,
+    key: str,
+    make: Callable[[date], DayOutcome],
+    resources: PodSpec | None = None,
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     """Make each day of the step and report it, alike in runs of one day and of a range.
 
-    A broken day does not keep the others from being made: theirs are recorded, and the step fails at the end, naming the
-    broken ones.
+    Dagster hears of a day when it is written: a step that dies later has made it. A broken day does not keep the others from
+    being made: the step fails at the end, naming the broken ones. Asked to stop, the step ends after the day that it makes.
     """
-    outcomes: list[DayOutcome] = []
-    errors: list[Exception] = []
-    for day in days_of(context):
-        try:
-            with mistakes_are_final():
-                outcomes.append(make(day))
-        except Exception as error:  # noqa: BLE001  # raised below: a day that fails does not keep the others from being made
-            context.log.error(f"{key} [{day}]: {error}")
-            errors.append(error)
-            if len(errors) == TOO_MANY_ERRORS:
-                break
-            continue
-        state = "broken" if outcomes[-1].broken else "made"
-        context.log.info(f"{key} [{day}]: {state} ({len(outcomes)} of {len(context.partition_keys)})")
+    outcomes, errors = _make_each(context, key, make, (resources or PodSpec()).timeout)
     made = [outcome for outcome in outcomes if outcome.metadata is not None]
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
-    if errors or broken:
-        _record_changed(context, key, made)
     if errors:
         raise errors[0]
     if broken:
@@ -228,6 +217,42 @@ def make_days(
     _report_each_day(context, key, outcomes)
 
 
+def _make_each(
+    context: dg.AssetExecutionContext, key: str, make: Callable[[date], DayOutcome], limit: str
+) -> tuple[list[DayOutcome], list[Exception]]:
+    """What became of each day, and the errors of those that nothing became of."""
+    outcomes: list[DayOutcome] = []
+    errors: list[Exception] = []
+    days = days_of(context)
+    with stoppable(Stop(seconds(limit))) as stop:
+        for day in days:
+            if stop.asked():
+                errors.insert(0, _stopped(key, stop, limit, len(outcomes), len(days)))
+                break
+            try:
+                with mistakes_are_final():
+                    outcomes.append(make(day))
+            except Exception as error:  # noqa: BLE001  # raised later: a day that fails does not keep the others from being made
+                context.log.error(f"{key} [{day}]: {error}")
+                errors.append(error)
+                if len(errors) == TOO_MANY_ERRORS:
+                    break
+                continue
+            made = outcomes[-1].metadata is not None
+            if made and len(days) > 1:
+                _record_changed(context, key, outcomes[-1:])
+            context.log.info(f"{key} [{day}]: {'made' if made else 'broken'} ({len(outcomes)} of {len(days)})")
+    return outcomes, errors
+
+
+def _stopped(key: str, stop: Stop, limit: str, made: int, days: int) -> Exception:
+    """Why a step ends before it has made all of its days."""
+    if stop.reason == "timeout":
+        words = f"{key}: {made} of {days} days were made within resources.timeout ({limit}). Next: raise it"
+        return dg.Failure(words, {"stopped": "timeout"}, allow_retries=False)
+    return Interrupted(key, f"was stopped after {made} of {days} days", "the others are asked for again")
+
+
 def _known_versions(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> dict[date, str]:
     """The data versions under which Dagster knows those of the days that did not change."""
     versions = {}
@@ -242,7 +267,7 @@ def _known_versions(context: dg.AssetExecutionContext, key: str, made: list[DayO
 
 
 def _record_changed(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> None:
-    """Record the days that were written by a step that will fail: they are in the lake, so Dagster has to know."""
+    """Record days that are in the lake, before the step's end: it may never come. Those that did not change are known."""
     known = _known_versions(context, key, made)
     _record(context, key, [outcome for outcome in made if outcome.day not in known], {})
 

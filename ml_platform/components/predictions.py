@@ -84,7 +84,9 @@ def predictions_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             context.log.warning(f"{key}: no version of {spec.name} is deployed; nothing is scored")
             return
         model = bundle.unpack(registry.download(champion), champion.label, catalog.plugins)
-        yield from make_days(context, key, lambda day: score_day(day, champion, model, catalog, lake, engine))
+        yield from make_days(
+            context, key, lambda day: score_day(day, champion, model, catalog, lake, engine), spec.batch_resources
+        )
 
     return predictions
 

@@ -29,7 +29,7 @@ def rollout_progress_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock
 
     @dg.sensor(
         name=SENSOR,
-        target=dg.AssetSelection.assets(*(asset_key(keys.deployment(model)) for model in catalog.models)),
+        asset_selection=dg.AssetSelection.assets(*(asset_key(keys.deployment(model)) for model in catalog.models)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.rollout_interval,
         description="Looks at every rollout: goes on to the next step, ends a bad one, or has the new champion proven.",

@@ -103,7 +103,7 @@ def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     def raw(
         context: dg.AssetExecutionContext, origins: dg.ResourceParam[Origins], lake: dg.ResourceParam[Lake]
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
-        yield from make_days(context, key, lambda day: ingest_day(spec, day, catalog, origins, lake))
+        yield from make_days(context, key, lambda day: ingest_day(spec, day, catalog, origins, lake), spec.resources)
 
     return raw  # type: ignore[return-value]  # the overload is lost behind **raw_attributes
 
@@ -151,7 +151,7 @@ def united_asset(source: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
     def united(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]
     ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
-        yield from make_days(context, key, lambda day: unite(source, day, catalog, lake))
+        yield from make_days(context, key, lambda day: unite(source, day, catalog, lake), source.resources)
 
     return united  # type: ignore[return-value]  # the overload is lost behind **raw_attributes
 

@@ -25,7 +25,7 @@ def within_limits(
     Left to itself Dagster would raise its own error wherever the work is, and retry a cancelled step in-process.
     """
     policy, before = limits(resources)["retry_policy"], preemptions(context)
-    stop = Stop(seconds(resources.timeout) if resources.timeout else None)
+    stop = Stop(seconds(resources.timeout))
     try:
         with stoppable(stop):
             yield stop

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+if TYPE_CHECKING:  # a machine that only trains needs no Arrow
+    import pyarrow as pa
 
 
 def of_bytes(content: bytes) -> str:
@@ -59,11 +60,13 @@ class TableDigest:
 
     BATCH_ROWS = 65_536
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: "pa.Schema") -> None:
+        import pyarrow as pa
+
         self._sink = _HashSink()
         self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), schema.remove_metadata())
 
-    def update(self, table: pa.Table) -> None:
+    def update(self, table: "pa.Table") -> None:
         """Add the next rows: a multiple of BATCH_ROWS, except for the last ones."""
         for batch in table.replace_schema_metadata(None).combine_chunks().to_batches(max_chunksize=self.BATCH_ROWS):
             self._writer.write_batch(batch)
@@ -73,7 +76,7 @@ class TableDigest:
         return self._sink.hash.hexdigest()
 
 
-def of_table(table: pa.Table) -> str:
+def of_table(table: "pa.Table") -> str:
     """Digest of a whole table."""
     whole = TableDigest(table.schema)
     whole.update(table)

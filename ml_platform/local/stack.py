@@ -1,27 +1,29 @@
 """The embedded stack: S3, MLflow, the model server and Dagster as processes of this machine."""
 
+import fcntl
 import os
-import re
 import shutil
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from honcho.environ import parse_procfile
-from honcho.manager import Manager
-from honcho.printer import Message, Printer
 
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import EMBEDDED_S3_CREDENTIALS, Settings
+from ml_platform.local.events import follow
+from ml_platform.local.supervisor import Program, Supervisor
 
 HERE = Path(__file__).parent
-STOPPED = re.compile(r"^(?P<part>\S+) stopped \(rc=(?P<status>-?\d+)\)")
-START_TIMEOUT = 180.0  # seconds; the first start creates MLflow's and Dagster's databases
+START_TIMEOUT = 300.0  # seconds; the first start creates MLflow's and Dagster's databases, maybe on a busy machine
+PREVIOUS_ENDS = 60.0  # seconds that the parts of a stack which was killed may take to end
+GRACE = {"dagster": 40.0}  # seconds: steps that run finish what they write (20 s), then their runs end
 
 
 @dataclass(frozen=True)
@@ -116,48 +118,83 @@ def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
     }
 
 
-class _Console(Printer):
-    """Honcho's output, which also remembers which part was the first to stop."""
+def programs() -> list[Program]:
+    """The parts in the order of their start; they end in the opposite one, so that a step can still write."""
+    lines = (HERE / "Procfile").read_text().splitlines()
+    found = (line.split(": ", 1) for line in lines if line)
+    return [Program(name, command, GRACE.get(name, 10.0)) for name, command in found]
 
-    first_stopped: tuple[str, int] | None = None
-    interrupted = False
 
-    def write(self, message: Message) -> None:
-        if message.name == "system" and isinstance(message.data, str):
-            self.interrupted |= " received" in message.data
-            stopped = STOPPED.match(message.data)
-            if stopped and self.first_stopped is None:
-                self.first_stopped = stopped["part"], int(stopped["status"])
-        super().write(message)
+@contextmanager
+def locked(home: Path) -> Iterator[int]:
+    """One stack at a time has a home. Yields what holds the lock, for the parts to hold it as long as they live.
+
+    Raises:
+        StackError: if another one has it; one whose parts are just ending is waited for.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "stack.lock").open("a+") as file:
+        deadline = time.monotonic() + PREVIOUS_ENDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip()
+                if _is_alive(owner) or time.monotonic() > deadline:
+                    raise StackError(
+                        "stack",
+                        f"one runs on {home} already (process {owner})",
+                        f"use it, end it (kill {owner}), or set ML_PLATFORM_HOME and the ports for another",
+                    ) from None
+                time.sleep(0.5)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def _is_alive(owner: str) -> bool:
+    try:
+        os.kill(int(owner), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def run(settings: Settings, workspace: Path, announce: Callable[[str], None]) -> None:
-    """Run the stack until it is interrupted; announces the page of URLs when every part is healthy.
+    """Run the stack until SIGINT or SIGTERM; announces what people care about, and the page of URLs when every part is healthy.
 
     Raises:
-        StackError: if a port is in use, or a part dies: then all others are stopped too.
+        StackError: if a port is in use, another stack runs on this home, or a part keeps dying.
     """
-    wanted = parts(settings)
-    check_ports(wanted)
-    environment = prepare(settings, workspace)
-    console = _Console(sys.stdout)
-    manager = Manager(console)
-    for name, command in parse_procfile((HERE / "Procfile").read_text()).processes.items():
-        manager.add_process(name, command, env=environment, cwd=str(workspace.parent.resolve()))
+    with locked(settings.home) as lock:
+        wanted = parts(settings)
+        check_ports(wanted)
+        environment = prepare(settings, workspace)
+        logs = settings.home / "logs"
+        supervisor = Supervisor(programs(), environment, workspace.parent.resolve(), logs, announce, [lock])
 
-    def watch() -> None:
-        late = wait_until_healthy(wanted, START_TIMEOUT)
-        announce(page(settings) if not late else f"stack: after {START_TIMEOUT:.0f} s not healthy: {', '.join(late)}")
+        def asked_to_stop(number: int, _: object) -> None:
+            announce("stopping: steps finish what they are writing; again to stop at once")
+            supervisor.stop()
 
-    threading.Thread(target=watch, daemon=True).start()
-    manager.loop()
-    if console.first_stopped and not console.interrupted:
-        part, status = console.first_stopped
-        raise StackError(
-            f"stack/{part}",
-            f"stopped by itself with status {status}, so everything was stopped",
-            "read its last lines above",
-        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, asked_to_stop)
+
+        def watch() -> None:
+            announce(f"starting; what the parts say is in {logs}")
+            late = wait_until_healthy(wanted, START_TIMEOUT, lambda: supervisor.is_stopping)
+            if supervisor.is_stopping:
+                return
+            announce(page(settings) if not late else f"after {START_TIMEOUT:.0f} s not healthy: {', '.join(late)}")
+            follow(settings, announce, lambda: supervisor.is_stopping)
+
+        threading.Thread(target=watch, daemon=True).start()
+        supervisor.run()
 
 
 def wait_until_healthy(wanted: list[Part], timeout: float, give_up: Callable[[], bool] = lambda: False) -> list[str]:
@@ -179,7 +216,7 @@ def page(settings: Settings) -> str:
             "",
             "ml_platform is up:",
             *lines,
-            f"  data          {settings.home}  (make clean removes it)",
+            f"  data          {settings.home}  (make clean removes it); logs in {settings.home / 'logs'}",
             "  land files    ml-platform land --help",
             "",
         ]

@@ -36,6 +36,11 @@ def fit_config(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str, Any]
     return pod_config(resources, cluster) | _job_spec(resources, deadline=True)
 
 
+def step_config(pod: PodSpec, cluster: ClusterSpec) -> dict[str, Any]:
+    """The same of a step that does not train: its pod's deadline is for one that hangs."""
+    return pod_config(pod, cluster) | {"job_spec_config": {"active_deadline_seconds": _deadline(pod)}}
+
+
 def pod_config(pod: PodSpec, cluster: ClusterSpec) -> dict[str, Any]:
     """The value of the op tag `dagster-k8s/config`. On the op, so that it holds whatever starts the run.
 
@@ -120,9 +125,13 @@ def _volumes(pod: PodSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def _job_spec(resources: ResourcesSpec, deadline: bool) -> dict[str, Any]:
-    limit = seconds(resources.timeout) + STARTS_AND_STOPS if deadline and resources.timeout else None
+    limit = _deadline(resources) if deadline else None
     kept = seconds(resources.ttl) if resources.ttl else None
     return _given(job_spec_config=_given(active_deadline_seconds=limit, ttl_seconds_after_finished=kept))
+
+
+def _deadline(pod: PodSpec) -> int:
+    return int(seconds(pod.timeout)) + STARTS_AND_STOPS
 
 
 def _given(**fields: Any) -> dict[str, Any]:

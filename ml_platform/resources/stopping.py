@@ -72,12 +72,12 @@ def stoppable(stop: Stop, grace: float = GRACE) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """From now on kill -9 of this process's parent is one of this process too. On Linux only; elsewhere nothing happens.
+def end_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
+    """From now on this process gets the signal when its parent ends, however that was. On Linux only; elsewhere nothing happens.
 
     `parent` is the process id that the parent had, in case that it is gone already.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if parent is not None and os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)

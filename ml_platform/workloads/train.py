@@ -34,7 +34,7 @@ from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import EX_TEMPFAIL, PARENT
-from ml_platform.resources.stopping import Stop, die_with_parent, stoppable
+from ml_platform.resources.stopping import Stop, end_with_parent, stoppable
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import TRAINERS, Context, check_kind, trainer_named
 
@@ -46,9 +46,9 @@ SET_BY_OPERATORS = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if _is_rank():
-        die_with_parent()  # torchrun gives ranks sessions of their own, and they would outlive it
+        end_with_parent()  # torchrun gives ranks sessions of their own, and they would outlive it
     elif PARENT in os.environ:
-        die_with_parent(int(os.environ[PARENT]))
+        end_with_parent(parent=int(os.environ[PARENT]))
     if options.processes:
         return _as_processes(options)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

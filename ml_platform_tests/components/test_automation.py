@@ -31,9 +31,10 @@ def test_model_that_waits_does_not_keep_another_from_training(
         dg.instance_for_test(overrides=NO_LOGS) as instance,
         dg.build_sensor_context(instance=instance, resources={"lake": None}) as context,
     ):
-        ticked = sensor.evaluate_tick(context)
+        ticked = sensor(context)
+    assert isinstance(ticked, dg.SensorResult)
     assert [request.run_key for request in ticked.run_requests or ()] == ["due"]
-    assert ticked.skip_message is None
+    assert ticked.skip_reason is None
 
 
 def test_unreadable_ledger_of_one_day_keeps_no_other_day_waiting(s3_port: int, environment: Settings) -> None:

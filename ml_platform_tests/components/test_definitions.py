@@ -116,6 +116,7 @@ def test_sensors(graph: AssetGraph) -> None:
     assert {sensor.name for sensor in defs.sensors or ()} == {
         "arrival_sensor",
         "freshness_sensor",
+        "recovery_sensor",
         "retrain_sensor",
         "rollout_progress_sensor",
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from ml_platform.core.errors import StackError
@@ -58,21 +59,62 @@ def running(processes: None, tmp_path: Path) -> Iterator[tuple[subprocess.Popen,
             process.wait(timeout=60)
 
 
-def test_stack_comes_up_prints_its_page_and_a_part_that_dies_is_named(
+def test_stack_comes_up_prints_its_page_once_and_starts_a_part_again_that_dies(
     running: tuple[subprocess.Popen, Settings, Path],
 ) -> None:
     process, settings, log = running
-    assert stack.wait_until_healthy(stack.parts(settings), 120, lambda: process.poll() is not None) == [], (
-        log.read_text()[-3000:]
-    )
-    eventually(lambda: "ml_platform is up:" in log.read_text())
+    healthy(process, settings, log)
     assert httpx.get(f"{settings.model_server_url}/health").json() == {"status": "alive"}
 
-    victim = subprocess.check_output(["pgrep", "-f", f"rclone serve s3 {settings.home}"], text=True).split()[0]
-    os.kill(int(victim), signal.SIGKILL)
-    assert process.wait(timeout=60) == 1
-    assert "error: stack/s3: stopped by itself with status -9, so everything was stopped" in log.read_text()
+    os.kill(part(settings, "rclone serve s3"), signal.SIGKILL)
+    eventually(lambda: "s3 died (status -9), and is started again" in log.read_text())
+    healthy(process, settings, log)
+
+    with (
+        pytest.raises(StackError, match=rf"one runs on .* already \(process {process.pid}\)"),
+        stack.locked(settings.home),
+    ):
+        raise AssertionError("two stacks share a home")
+
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 0
+    assert log.read_text().count("ml_platform is up:") == 1
+    assert "processes are killed" not in log.read_text()
     assert not any(stack.is_healthy(part) for part in stack.parts(settings))
+
+
+def test_parts_end_with_a_stack_that_is_killed_and_the_next_one_waits_for_that(
+    running: tuple[subprocess.Popen, Settings, Path],
+) -> None:
+    process, settings, log = running
+    healthy(process, settings, log)
+    process.kill()
+    process.wait(timeout=60)
+    with stack.locked(settings.home):
+        eventually(lambda: not any(stack.is_healthy(part) for part in stack.parts(settings)))
+    eventually(lambda: not processes_of(settings))
+
+
+def healthy(process: subprocess.Popen, settings: Settings, log: Path) -> None:
+    late = stack.wait_until_healthy(stack.parts(settings), 300, lambda: process.poll() is not None)
+    assert late == [], log.read_text()[-3000:]
+    eventually(lambda: "ml_platform is up:" in log.read_text())
+
+
+def processes_of(settings: Settings) -> list[psutil.Process]:
+    """Everything that the stack of this home has started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("ML_PLATFORM_HOME") == str(settings.home):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def part(settings: Settings, command: str) -> int:
+    return next(process.pid for process in processes_of(settings) if " ".join(process.cmdline()).startswith(command))
 
 
 def test_python_of_the_stack_is_this_one(tmp_path: Path) -> None:

@@ -17,3 +17,4 @@ class AutomationSpec(Spec):
     freshness_interval: int = Field(default=10, ge=1)
     retrain_interval: int = Field(default=10, ge=1)
     rollout_interval: int = Field(default=15, ge=1)
+    recovery_interval: int = Field(default=15, ge=1, description="looks for what runs should have made and did not")

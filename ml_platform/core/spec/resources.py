@@ -100,6 +100,9 @@ class PodSpec(Spec):
     image: str | None = Field(default=None, min_length=1, description="default: that of the code location")
     image_pull_secrets: tuple[ObjectName, ...] = ()
     service_account: ObjectName | None = Field(default=None, description="default: that of all runs")
+    timeout: Duration = Field(
+        default="24h", description="how long one try may take; a training keeps its checkpoint, a range its days"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -188,7 +191,6 @@ class ResourcesSpec(FitSpec):
         description="who fits: the step's own pod, or, on Kubernetes, pods of a Job or of a PyTorchJob that it starts and "
         "watches; default: job where there are sizes or several nodes, else step",
     )
-    timeout: Duration | None = Field(default=None, description="how long one try may train; it keeps its checkpoint")
     retries: RetriesSpec = RetriesSpec()
     ttl: Duration | None = Field(
         default=None, description="how long pods that have ended are kept; default: as the instance says"

@@ -1,0 +1,8 @@
+"""Imported by the process that a run's steps are forked from: it and the steps end with the run's process, whatever ended that."""
+
+import os
+
+from ml_platform.resources.stopping import end_with_parent
+
+end_with_parent()
+os.register_at_fork(after_in_child=end_with_parent)
