@@ -16,7 +16,7 @@ REPOSITORY ?= localhost/ml-platform
 TAG ?= latest
 TORCH_CPU_INDEX ?=
 
-.PHONY: help dev demo quick test test-cluster check bench bench-handbook clean images deploy
+.PHONY: help dev demo quick test test-cluster chaos check bench bench-handbook clean images deploy
 
 help:  ## this list
 	@sed -nE 's/^([a-z%-]+):[^#]*## /\1|/p' Makefile | awk -F'|' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test: $(INSTALLED) $(if $(ONLY)$(CHANGED),,check)  ## house rules, then every te
 
 test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=...]
 	ML_PLATFORM_TEST_CLUSTER=1 REPOSITORY=$(REPOSITORY) TAG=$(TAG) $(BIN)/pytest ml_platform_tests/cluster
+
+chaos: $(INSTALLED)  ## faults injected into a running stack, written to docs/reliability.md: [ONLY=<words of a fault>]
+	$(BIN)/python -m ml_platform_tests.chaos $(ONLY)
 
 check: $(INSTALLED)  ## lint, types, import contracts, definitions load
 	$(BIN)/ruff check .

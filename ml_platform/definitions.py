@@ -7,6 +7,9 @@ import dagster as dg
 
 import ml_platform.defs
 from ml_platform.components.graph import read_catalog
+from ml_platform.core.threads import wait_passively
+
+wait_passively()  # for the processes of runs and steps too
 
 # First, so that a mistake in a YAML file is reported with file, line and the nearest valid name.
 read_catalog()

@@ -18,6 +18,7 @@ from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, Interrupted, SpecError, TrainingError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec, PodSpec, ResourcesSpec, seconds
+from ml_platform.core.threads import cores, limited, share
 from ml_platform.resources.cluster import pool, step_config
 from ml_platform.resources.lake import Manifest
 from ml_platform.resources.stopping import Stop, stoppable
@@ -184,14 +185,14 @@ def make_days(
     context: dg.AssetExecutionContext,
     key: str,
     make: Callable[[date], DayOutcome],
-    resources: PodSpec | None = None,
+    pod: PodSpec | None = None,
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     """Make each day of the step and report it, alike in runs of one day and of a range.
 
     Dagster hears of a day when it is written: a step that dies later has made it. A broken day does not keep the others from
     being made: the step fails at the end, naming the broken ones. Asked to stop, the step ends after the day that it makes.
     """
-    outcomes, errors = _make_each(context, key, make, (resources or PodSpec()).timeout)
+    outcomes, errors = _make_each(context, key, make, pod)
     made = [outcome for outcome in outcomes if outcome.metadata is not None]
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
     if errors:
@@ -218,13 +219,14 @@ def make_days(
 
 
 def _make_each(
-    context: dg.AssetExecutionContext, key: str, make: Callable[[date], DayOutcome], limit: str
+    context: dg.AssetExecutionContext, key: str, make: Callable[[date], DayOutcome], pod: PodSpec | None
 ) -> tuple[list[DayOutcome], list[Exception]]:
     """What became of each day, and the errors of those that nothing became of."""
     outcomes: list[DayOutcome] = []
     errors: list[Exception] = []
     days = days_of(context)
-    with stoppable(Stop(seconds(limit))) as stop:
+    limit, threads = (pod or PodSpec()).timeout, share(pod.cpu) if pod else cores()
+    with stoppable(Stop(seconds(limit))) as stop, limited(threads):
         for day in days:
             if stop.asked():
                 errors.insert(0, _stopped(key, stop, limit, len(outcomes), len(days)))

@@ -7,7 +7,10 @@ import dagster as dg
 
 from ml_platform.components.graph import limits
 from ml_platform.core.errors import Interrupted, TrainingError
+from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ResourcesSpec, seconds
+from ml_platform.core.threads import limited, share
+from ml_platform.resources.cluster import pool
 from ml_platform.resources.stopping import Stop, stoppable
 
 PREEMPTIONS = 20  # of one step; then something else is wrong
@@ -27,7 +30,7 @@ def within_limits(
     policy, before = limits(resources)["retry_policy"], preemptions(context)
     stop = Stop(seconds(resources.timeout))
     try:
-        with stoppable(stop):
+        with stoppable(stop), limited(threads_of(context, resources)):
             yield stop
     except Interrupted as error:
         if stop.reason == "timeout":
@@ -48,6 +51,16 @@ def within_limits(
             raise  # Dagster itself counts right
         wait = policy.calculate_delay(context.retry_number - before + 1)
         raise dg.RetryRequested(max_retries=policy.max_retries + before, seconds_to_wait=wait) from error
+
+
+def threads_of(context: dg.AssetExecutionContext | dg.OpExecutionContext, resources: ResourcesSpec) -> int:
+    """What the step computes with: its own processors in a pod, or its part of a machine that the pool's slots share."""
+    if load_settings().executor == "k8s":
+        return share(resources.cpu)
+    own = pool(resources)
+    limits_ = {one.name: one.limit for one in context.instance.event_log_storage.get_pool_limits()}
+    default = context.instance.get_concurrency_config().pool_config.default_pool_limit
+    return share(resources.cpu, limits_.get(own) or default or 1)
 
 
 def is_cancelled(instance: dg.DagsterInstance, run_id: str) -> bool:

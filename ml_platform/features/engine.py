@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from ml_platform.core.threads import given
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pyarrow.dataset as pads  # it imports pandas
@@ -64,6 +66,7 @@ class Embedded:
         return ibis.udf.scalar.builtin(_of_time, name="epoch_us", signature=((times.type(),), "int64"))(times)
 
     def batches(self, expression: "ir.Table") -> Iterator[pa.RecordBatch]:
+        self._duckdb.raw_sql(f"SET threads = {given()}")  # it counts the machine's, whatever the step was given
         # Ibis' own way to batches asks for a method that DuckDB 2 has under another name.
         yield from self._duckdb.con.sql(self._duckdb.compile(expression)).to_arrow_reader(BATCH_ROWS)
 

@@ -1,8 +1,8 @@
 """Whether a bundle can be made again from what its manifest names, and whether the same comes out."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from ml_platform.core import digest, keys
 from ml_platform.core.spec import CandidateSpec, FeatureViewSpec, SourceSpec
+from ml_platform.core.threads import limited
 from ml_platform.features.views import definition
 from ml_platform.registry import bundle
 from ml_platform.registry.bundle import Bundle
@@ -91,7 +92,7 @@ def refit(
         check_kind(name, plugins)
     spec = original.spec.model_copy(update={"candidates": (selected,)})
     day = date.fromisoformat(manifest["training_date"])
-    with _threads(manifest.get("machine", {}).get("threads", {})):
+    with _as_then(manifest.get("machine", {}).get("threads", {})):
         trained = train_candidate(
             spec, day, rows, daily_views, request_views, training_set, digest.of_table(training_set), [], on_epoch
         )
@@ -138,16 +139,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-@contextmanager
-def _threads(counts: Mapping[str, int]) -> Iterator[None]:
+def _as_then(threads: Mapping[str, int]) -> AbstractContextManager[None]:
     """Within the block sums are split as they were: among as many threads."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(counts.get("torch", before))
-    try:
-        with threadpool_limits(counts.get("blas"), user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    then = threads.get("torch")
+    return limited(then, threads.get("blas")) if then else nullcontext()

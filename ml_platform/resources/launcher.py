@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ml_platform.core import errors, keys
 from ml_platform.core.errors import Interrupted, WorkloadError
 from ml_platform.core.spec import CandidateSpec
+from ml_platform.core.threads import OPENMP, given
 from ml_platform.resources.lake import Lake
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Context, Labelled, Trainer, load_fitted, trainer_named
@@ -87,8 +88,7 @@ class LocalLauncher:
         paths = os.pathsep.join(dict.fromkeys(filter(None, [*sys.path, os.environ.get("PYTHONPATH", "")])))
         environment = {**os.environ, "PYTHONPATH": paths, PARENT: str(os.getpid())}
         if self.processes > 1:
-            threads = max(1, len(os.sched_getaffinity(0)) // self.processes)
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
+            environment[OPENMP] = str(max(1, given() // self.processes))
         last: deque[str] = deque(maxlen=LAST_LINES)
         with subprocess.Popen(
             [sys.executable, *training.command("--processes", self.processes)],

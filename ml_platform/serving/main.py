@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from ml_platform.core.settings import load_settings
+from ml_platform.core.threads import wait_passively
 from ml_platform.serving.app import create_app
 from ml_platform.serving.guard import TIMEOUT
 from ml_platform.serving.json_log import JsonFormatter
@@ -21,6 +22,7 @@ def main() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # an unreachable registry is reported in words of ours
     # Small batches are slower on several threads than on one. Libraries read this when a bundle first loads them.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    wait_passively()
     sys.setswitchinterval(THREAD_SWITCH)
     settings = load_settings()
     uvicorn.run(
