@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ml_platform.core import keys
@@ -30,6 +29,7 @@ from ml_platform.core.spec import ModelSpec
 from ml_platform.data.landing import fingerprint
 from ml_platform.local import stack
 from ml_platform.local.producer import DailyFile, land
+from ml_platform.local.watch import Patience, display, doing, failed_runs, stuck
 from ml_platform.monitoring.retrain import Train
 from ml_platform.registry.versions import Version
 from ml_platform.resources.dagster_api import DagsterApi
@@ -43,7 +43,6 @@ from ml_platform.resources.verdict import verdict
 from ml_platform.training.training_set import LABEL
 
 MODEL = "fraud_detection"
-PATIENCE = 240.0  # seconds without any progress after which the demo gives up
 REQUESTS = 200
 
 
@@ -118,7 +117,8 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
         return
     stack.check_ports(wanted)
     settings.home.mkdir(parents=True, exist_ok=True)
-    log = settings.home / "stack.log"
+    log = settings.home / "logs" / "stack.log"
+    log.parent.mkdir(exist_ok=True)
     environment = {**os.environ, **stack.variables(settings)}
     with log.open("w") as output, console.status(f"starting the stack (its log: {log})"):
         process = subprocess.Popen(
@@ -133,7 +133,7 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            process.wait()  # it ends what it started, each part within its grace
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
@@ -141,37 +141,28 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
 
 def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome, console: Console) -> bool:
     """Land the files and wait for the platform to have made of them what it can; False if it stopped getting on."""
-    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        failed_before = set(failed_runs(world.settings))
-        bar = progress.add_task("files landed", total=len(files))
+    failed_before = {*failed_runs(world.settings)}
+    with display(console) as shown:
         rows: dict[str, int] = {}
-        for source, _, table in land(files, world.landing):
+        for number, (source, _, table) in enumerate(land(files, world.landing), 1):
             rows[source] = rows.get(source, 0) + table.num_rows
-            progress.advance(bar)
+            shown.show({"files landed": (number, len(files))})
         for source, count in rows.items():
             days = sum(1 for name, _, _ in files if name == source)
             outcome.say(f"{source} landed", f"{days} days, {count:,} rows")
 
-        landed = landed_contents(world, files)
-        bars = {stage: progress.add_task(stage, total=total) for stage, (_, total) in stages(world, landed).items()}
-        last_change, last_seen = time.monotonic(), {}
+        landed, patience = landed_contents(world, files), Patience()
         while True:
             looked = time.monotonic()
             seen = stages(world, landed)
-            for stage, (done, total) in seen.items():
-                progress.update(bars[stage], completed=done, total=total)
+            shown.show(seen)
             if all(done >= total for done, total in seen.values()):
                 describe(world, files, outcome)
                 return True
-            if failed := [run for run in failed_runs(world.settings) if run not in failed_before]:
-                outcome.failures.append(f"a run failed: {world.settings.dagster_url}/runs/{failed[0]}")
-                return False
-            if seen != last_seen:
-                last_change, last_seen = time.monotonic(), seen
-            if time.monotonic() - last_change > PATIENCE:
-                stuck = next(stage for stage, (done, total) in seen.items() if done < total)
-                outcome.failures.append(f"nothing has happened for {PATIENCE:.0f} s; {stuck} is not complete")
+            runs = doing(world.settings)
+            if patience.is_over(seen, runs):
+                failed = [run for run in failed_runs(world.settings) if run not in failed_before]
+                outcome.failures.append(stuck(seen, runs, failed, world.settings))
                 return False
             # A look reads hundreds of manifests: it must not take the machine from those who make them.
             time.sleep(max(1.0, 4 * (time.monotonic() - looked)))
@@ -239,12 +230,6 @@ def is_decided(world: World, day: date) -> bool:
         return True
     status = world.server.status(MODEL)
     return bool(status and status.get("digest") == report.bundle_digest)
-
-
-def failed_runs(settings: Settings) -> list[str]:
-    """Ids of the latest runs that failed."""
-    query = "{ runsOrError(filter: {statuses: [FAILURE]}, limit: 20) { ... on Runs { results { runId } } } }"
-    return [run["runId"] for run in DagsterApi.at(settings).query(query)["runsOrError"].get("results", [])]
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
