@@ -42,9 +42,11 @@ def rollout_progress_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock
     ) -> dg.SensorResult:
         reported: dict[str, str] = json.loads(context.cursor or "{}")
         events: list[dg.AssetMaterialization] = []
+        observed: list[dg.AssetObservation] = []
         requests: list[dg.RunRequest] = []
         unreadable: dict[str, RegistryError] = {}
         rollouts = registry.rollouts(unreadable)
+        by_hand = {model: number for model, number in registry.set_by_hand().items() if model in catalog.models}
         for error in unreadable.values():  # the other models' rollouts go on
             context.log.warning(str(error))
         for model, seen in rollouts.items():
@@ -64,7 +66,15 @@ def rollout_progress_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock
                     if not state.last.by.startswith("run "):  # a run reports by itself
                         events.append(_materialization(model, state))
             requests += _proof(model, states[-1], clock)
-        return dg.SensorResult(asset_events=events, run_requests=requests, cursor=json.dumps(reported))
+        for model, number in by_hand.items():
+            if reported.get(place := f"{model} by hand") != number:
+                reported[place] = number
+                observed.append(_set_by_hand(model, number))
+                context.log.warning(observed[-1].description or "")
+        reported = {
+            place: seen for place, seen in reported.items() if place.split(" ")[0] in by_hand or " " not in place
+        }
+        return dg.SensorResult(asset_events=[*events, *observed], run_requests=requests, cursor=json.dumps(reported))
 
     return rollout_progress
 
@@ -77,6 +87,14 @@ def identity(rollout: Rollout) -> str:
 def _materialization(model: str, rollout: Rollout) -> dg.AssetMaterialization:
     key = asset_key(keys.deployment(model))
     return dg.AssetMaterialization(key, partition=rollout.training_date or None, metadata=step_metadata(rollout))
+
+
+def _set_by_hand(model: str, number: str) -> dg.AssetObservation:
+    words = f"{model}: somebody moved its alias champion to version {number} in the registry, past rollouts and gates. "
+    words += (
+        f"Servers go on as before unless ML_PLATFORM_SERVE_BY_HAND is true. Next: ml-platform promote {model} {number}"
+    )
+    return dg.AssetObservation(asset_key(keys.deployment(model)), description=words, metadata={"version": number})
 
 
 def _proof(model: str, rollout: Rollout, clock: Clock) -> list[dg.RunRequest]:

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         default=None, min_length=1, description="key that the model server asks for; default none"
     )
+    serve_by_hand: bool = Field(
+        default=False,
+        description="whether a champion answers whose alias somebody has moved in the registry past rollouts and gates",
+    )
     dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"

@@ -37,14 +37,16 @@ EVENT = "ml_platform.event."  # what tags of versions begin with that say what w
 
 
 class Registry:
-    def __init__(self, tracking_uri: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, tracking_uri: str, clock: Callable[[], float] = time.time, by_hand: bool = False) -> None:
+        """`by_hand`: whether a champion answers whose alias somebody has moved past rollouts and gates."""
         self.tracking_uri = tracking_uri
+        self.by_hand = by_hand
         self.clock = clock
         self.client = mlflow_client(tracking_uri)
 
     @classmethod
     def at(cls, settings: Settings) -> "Registry":
-        return cls(settings.mlflow_url)
+        return cls(settings.mlflow_url, by_hand=settings.serve_by_hand)
 
     def register(
         self,
@@ -136,9 +138,26 @@ class Registry:
         return {model: rollout for model, rollout in found.items() if rollout}
 
     def traffic(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Traffic]:
-        """Who answers the requests of every model that has a champion; `unreadable` as in `rollouts`."""
-        told = self._of_each(lambda model: self._standing(model, ("champion",)).traffic(), unreadable)
+        """Who answers the requests of every model that has a champion; `unreadable` as in `rollouts`.
+
+        A champion that somebody has set by hand is unreadable too, unless that is allowed.
+        """
+
+        def of(model: Any) -> Traffic:
+            number = _set_by_hand(model)
+            if number and not self.by_hand:
+                problem = f"somebody moved its alias champion to version {number} past rollouts and gates"
+                next_step = f"ml-platform promote {model.name} {number}, or ML_PLATFORM_SERVE_BY_HAND=true"
+                raise RegistryError(_subject(model.name), problem, next_step)
+            return self._standing(model, ("champion",)).traffic()
+
+        told = self._of_each(of, unreadable)
         return {model: traffic for model, traffic in told.items() if traffic.champion}
+
+    def set_by_hand(self) -> dict[str, str]:
+        """Models whose alias champion was moved past rollouts and commands, and to which version."""
+        found = self._of_each(_set_by_hand, {})
+        return {model: number for model, number in found.items() if number}
 
     def _of_each(self, read: Callable[[Any], T], unreadable: dict[str, RegistryError] | None) -> dict[str, T]:
         found: dict[str, T] = {}
@@ -163,7 +182,8 @@ class Registry:
             found = list(self.client.search_registered_models(f"name = '{model}'"))
             actual = {alias: str(number) for alias, number in found[0].aliases.items()} if found else {}
             record = _record(found[0]) if found else Record()
-            change = Change(self, model, held, self._standing(found[0]) if found else Standing(), actual)
+            standing = self._standing(found[0]) if found else Standing()
+            change = Change(self, model, held, standing, actual, record.vouched)
             change.write(completion(actual, record))  # what a writer that died has left to do
             yield change
 
@@ -259,10 +279,11 @@ class Change:
     lease: Lease
     standing: Standing
     actual: dict[str, str]  # the aliases, by number
+    vouched: str | None = None  # see Record
 
     def to(self, aliases: Aliases, rollout: Rollout | None) -> None:
         """Make this true. Whenever it dies, all of it holds or nothing."""
-        self.write(writes(self.actual, numbers(aliases), rollout))
+        self.write(writes(self.actual, numbers(aliases), rollout, self.vouched))
         challenger = self.registry.find(self.model, rollout.version) if rollout and not rollout.is_over else None
         self.standing = Standing(aliases, rollout, challenger)
 
@@ -272,6 +293,7 @@ class Change:
             self.lease.check()
             match one:
                 case SetTag(record):
+                    self.vouched = record.vouched
                     client.set_registered_model_tag(self.model, RECORD, record.to_json())
                 case SetAlias(alias, None):
                     client.delete_registered_model_alias(self.model, alias)
@@ -287,6 +309,12 @@ def _record(model: Any) -> Record:
     except ValueError as error:
         problem = f"its tag {RECORD} cannot be read: {error}"
         raise RegistryError(_subject(model.name), problem, "delete that tag in MLflow; its aliases hold") from error
+
+
+def _set_by_hand(model: Any) -> str | None:
+    record = _record(model)
+    champion = held({alias: str(number) for alias, number in model.aliases.items()}, record).get("champion")
+    return None if champion is None or record.vouches_for(champion) else champion
 
 
 def _subject(model: str) -> str:

@@ -18,14 +18,26 @@ Numbers = Mapping[str, str]  # alias -> version number
 
 @dataclass(frozen=True)
 class Record:
-    """The content of the tag. `moving`: the aliases that are to hold, while they do not yet."""
+    """The content of the tag. `moving`: the aliases that are to hold, while they do not yet. `vouched`: the last champion that
+    a rollout or a command made; an alias can be moved past both.
+    """
 
     moving: Numbers | None = None
     rollout: Rollout | None = None
+    vouched: str | None = None
 
     def to_json(self) -> str:
         rollout = json.loads(self.rollout.to_json()) if self.rollout else None
-        return json.dumps({"moving": self.moving, "rollout": rollout})
+        return json.dumps({"moving": self.moving, "rollout": rollout, "vouched": self.vouched})
+
+    def vouches_for(self, champion: str) -> bool:
+        """Whether this version became champion by a rollout or a command."""
+        rollout = self.rollout
+        if rollout and rollout.phase in ("proving", "finished") and rollout.version == champion:
+            return True
+        if self.vouched is not None or rollout is None:
+            return self.vouched == champion
+        return champion in (rollout.champion, rollout.previous)  # written before there was `vouched`
 
     @classmethod
     def from_json(cls, text: str | None) -> "Record":
@@ -41,7 +53,7 @@ class Record:
             rollout, moving = content.get("rollout"), content.get("moving")
             if moving is not None and not all(isinstance(one, str) for pair in moving.items() for one in pair):
                 raise ValueError(f"moving is {moving}")
-            return cls(moving, Rollout.from_json(json.dumps(rollout)) if rollout else None)
+            return cls(moving, Rollout.from_json(json.dumps(rollout)) if rollout else None, content.get("vouched"))
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -89,13 +101,18 @@ def held(actual: Numbers, record: Record) -> Numbers:
     return {a: n for a, n in (actual if record.moving is None else record.moving).items() if a in ALIASES}
 
 
-def writes(actual: Numbers, wanted: Numbers, rollout: Rollout | None) -> Iterator[Write]:
-    """The single writes that make `wanted` and `rollout` true; after the first of them, they are."""
+def writes(actual: Numbers, wanted: Numbers, rollout: Rollout | None, vouched: str | None = None) -> Iterator[Write]:
+    """The single writes that make `wanted` and `rollout` true; after the first of them, they are.
+
+    `vouched` is who was vouched for before; a champion that stays what somebody else made of it is not vouched for by that.
+    """
+    champion = wanted.get("champion")
+    vouched = vouched if champion == actual.get("champion") else champion
     if held(actual, Record()) == wanted:
-        yield SetTag(Record(None, rollout))
+        yield SetTag(Record(None, rollout, vouched))
         return
-    yield SetTag(Record(dict(wanted), rollout))
-    yield from completion(actual, Record(dict(wanted), rollout))
+    yield SetTag(Record(dict(wanted), rollout, vouched))
+    yield from completion(actual, Record(dict(wanted), rollout, vouched))
 
 
 def completion(actual: Numbers, record: Record) -> Iterator[Write]:
@@ -105,7 +122,7 @@ def completion(actual: Numbers, record: Record) -> Iterator[Write]:
     for alias in ALIASES:
         if actual.get(alias) != record.moving.get(alias):
             yield SetAlias(alias, record.moving.get(alias))
-    yield SetTag(Record(None, record.rollout))
+    yield SetTag(Record(None, record.rollout, record.vouched))
 
 
 def numbers(aliases: Aliases) -> dict[str, str]:

@@ -147,3 +147,16 @@ def test_registry_that_is_down_for_one_model_lets_the_others_go_on(ticks: Ticks,
     result = ticks.tick()
     assert [event.metadata["event"].value for event in result.asset_events] == ["aborted"]
     assert set(json.loads(ticks.cursor)) == {MODEL, "second"}
+
+
+def test_champion_that_somebody_set_by_hand_is_an_event_that_people_see_once(ticks: Ticks) -> None:
+    ticks.tick()
+    ticks.registry.moved = {MODEL: "7"}
+    (seen,) = [event for event in ticks.tick(1).asset_events if isinstance(event, dg.AssetObservation)]
+    assert seen.asset_key == DEPLOYMENT
+    assert "somebody moved its alias champion to version 7" in (seen.description or "")
+    assert not ticks.tick(1).asset_events
+    ticks.registry.moved = {}
+    ticks.tick(1)
+    ticks.registry.moved = {MODEL: "7"}
+    assert len(ticks.tick(1).asset_events) == 1, "again, after it was put right"

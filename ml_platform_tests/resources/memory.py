@@ -19,6 +19,7 @@ class MemoryRegistry:
     held: Standing = field(default_factory=Standing)
     history: list[Aliases] = field(default_factory=list)
     noted: list[tuple[str, str]] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)  # champions that somebody set by hand
 
     def versions(self, _: str) -> list[Version]:
         return self.known
@@ -31,6 +32,9 @@ class MemoryRegistry:
 
     def aliases(self, _: str) -> Aliases:
         return self.held.aliases
+
+    def set_by_hand(self) -> dict[str, str]:
+        return self.moved
 
     def rollouts(self, unreadable: dict[str, RegistryError] | None = None) -> dict[str, Rollout]:
         return {self.known[0].model: self.held.rollout} if self.held.rollout else {}

@@ -124,10 +124,31 @@ def test_changes_read_back_and_can_be_undone(registry: Registry, model: str, cat
     assert not [name for name in registry.models() if name.startswith(f"{model}.")]
 
 
-def test_alias_that_somebody_moved_in_mlflow_counts(registry: Registry, model: str, catalog: Catalog) -> None:
+def test_champion_that_somebody_set_in_mlflow_is_one_but_answers_only_if_that_is_allowed(
+    registry: Registry, model: str, catalog: Catalog
+) -> None:
     one = registry.register(model, make_bundle(catalog), run_id(registry), {})
+    two = registry.register(model, make_bundle(catalog, 2), run_id(registry), {})
     registry.client.set_registered_model_alias(model, "champion", "1")
     assert registry.aliases(model).champion == one
+    unreadable: dict[str, RegistryError] = {}
+    assert model not in registry.traffic(unreadable)
+    assert "moved its alias champion to version 1 past rollouts and gates" in str(unreadable[model])
+    assert registry.set_by_hand()[model] == "1"
+    assert Registry(registry.tracking_uri, by_hand=True).traffic()[model] == Traffic(one)
+
+    # Another change of the model does not vouch for it; one that makes a version champion does, and so does going back.
+    with registry.changing(model) as change:
+        change.to(change.standing.aliases.nominated(two), None)
+    assert registry.set_by_hand()[model] == "1"
+    with registry.changing(model) as change:
+        change.to(change.standing.aliases.promoted(two), None)
+    assert registry.traffic()[model] == Traffic(two)
+    with registry.changing(model) as change:
+        change.to(change.standing.aliases.rolled_back(), None)
+    assert registry.traffic()[model] == Traffic(one)
+    registry.client.set_registered_model_alias(model, "champion", "2")
+    assert registry.set_by_hand()[model] == "2"
 
 
 def test_events_are_kept_with_the_version(registry: Registry, model: str, catalog: Catalog) -> None:
