@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.arrival_tick import arrival_tick
 from benchmarks.backfill import backfill
+from benchmarks.device import device
 from benchmarks.feature_memory import feature_memory
 from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
@@ -18,6 +19,7 @@ from benchmarks.load_definitions import load_definitions
 from benchmarks.online_read import online_read
 from benchmarks.search import search
 from benchmarks.serving import serving_speed
+from benchmarks.shared_machine import shared_machine
 from benchmarks.trainer import trainer
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -30,6 +32,8 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "as_of_join": as_of_join,
     "online_read": online_read,
     "trainer": trainer,
+    "shared_machine": shared_machine,
+    "device": device,
     "search": search,
     "serving": serving_speed,
     "hot_swap": hot_swap,

@@ -25,12 +25,12 @@ GPU_ROWS, GPU_BATCH, GPU_HIDDEN = 4_000_000, 16_384, (1024, 1024)
 
 
 def trainer() -> Iterator[Figure]:
-    rows, held_out = _rows(ROWS), _rows(1_000)
+    rows, held_out = rows_of(ROWS), rows_of(1_000)
     ours, bare = [], []
     with _one_thread(), patch("torch.cuda.is_available", lambda: False):
         for _ in range(ROUNDS):
             bare.append(_seconds(time.process_time, lambda: _bare_loop(rows)))
-            ours.append(_seconds(time.process_time, lambda: _fit(rows, held_out, batch_size=BATCH)))
+            ours.append(_seconds(time.process_time, lambda: fit_rows(rows, held_out, batch_size=BATCH)))
     yield Figure("trainer.rows_per_cpu_second", ROWS / median(ours), "rows/s")
     yield Figure("trainer.share_of_bare_loop", median(bare) / median(ours), "x", 0.95, at_least=True)
     if torch.cuda.is_available():
@@ -41,10 +41,10 @@ def trainer() -> Iterator[Figure]:
 
 def _on_gpu() -> Iterator[Figure]:
     """Samples/s, and how they compare with those of the same loop where one batch, already there, stands for all."""
-    rows, held_out = _rows(GPU_ROWS), _rows(1_000)
+    rows, held_out = rows_of(GPU_ROWS), rows_of(1_000)
     params = {"batch_size": GPU_BATCH, "hidden": list(GPU_HIDDEN), "precision": "bfloat16"}
-    _fit(rows, held_out, **params)  # compiles kernels, fills caches
-    real = _seconds(time.perf_counter, lambda: _fit(rows, held_out, **params))
+    fit_rows(rows, held_out, **params)  # compiles kernels, fills caches
+    real = _seconds(time.perf_counter, lambda: fit_rows(rows, held_out, **params))
     whole, batches = loop.Rows.at, {}
 
     def same_batch(self: loop.Rows, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,16 +53,16 @@ def _on_gpu() -> Iterator[Figure]:
         return batches[len(index)]
 
     with patch.object(loop.Rows, "at", same_batch):
-        fed = _seconds(time.perf_counter, lambda: _fit(rows, held_out, **params))
+        fed = _seconds(time.perf_counter, lambda: fit_rows(rows, held_out, **params))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        seconds = _seconds(time.perf_counter, lambda: _fit(rows, held_out, **params))
+        seconds = _seconds(time.perf_counter, lambda: fit_rows(rows, held_out, **params))
     busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
     yield Figure("trainer.gpu_samples_per_second", GPU_ROWS / real, "rows/s")
     yield Figure("trainer.gpu_busy_share", busy / seconds, "x")
     yield Figure("trainer.gpu_share_of_free_input", fed / real, "x", 0.95, at_least=True)
 
 
-def _fit(rows: Labelled, held_out: Labelled, **params: object) -> MLP:
+def fit_rows(rows: Labelled, held_out: Labelled, **params: object) -> MLP:
     return MLP.fit({"epochs": 1, **params}, rows, held_out, Context("binary_classification", 2, 1))
 
 
@@ -78,7 +78,7 @@ def _bare_loop(rows: Labelled) -> None:
         optimizer.step()
 
 
-def _rows(number: int) -> Labelled:
+def rows_of(number: int) -> Labelled:
     x = np.random.default_rng(0).normal(size=(number, FEATURES)).astype(np.float32)
     return Labelled(x, (x[:, 0] * x[:, 1] > 0).astype(np.float32))
 

@@ -23,7 +23,7 @@ from ml_platform.core import keys
 from ml_platform.core.days import ONE_DAY
 from ml_platform.core.settings import Settings
 from ml_platform.local import stack
-from ml_platform.local.demo import MODEL, World, dagster_partitions, landed_contents, stages
+from ml_platform.local.demo import MODEL, World, landed_contents, stages
 from ml_platform.local.producer import DailyFile, land, simulated
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.processes import BIN, free_port
@@ -173,8 +173,8 @@ class Chaos:
                 for view in self.world.catalog.snapshot_views(self.world.spec):
                     days.setdefault(keys.feature_view(view.name), set()).add(day + ONE_DAY)
         for key, wanted in days.items():
-            known = dagster_partitions(self.settings, key)
-            lacking += [keys.partition(key, day) for day in sorted(wanted) if day.isoformat() not in known]
+            known = DagsterApi.at(self.settings).materialized_days(key)
+            lacking += [keys.partition(key, day) for day in sorted(wanted - known)]
         return lacking
 
     def wrong(self) -> list[str]:

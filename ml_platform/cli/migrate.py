@@ -20,6 +20,7 @@ def migrate() -> None:
     _check(os.environ[DATABASE])
     _run("dagster", "instance", "migrate")
     _run("mlflow", "db", "upgrade", os.environ[DATABASE])
+    _run("python", "-m", "mlflow.server.auth", "db", "upgrade", "--url", os.environ[DATABASE])  # who may log in
 
 
 def _check(database: str) -> None:
@@ -38,5 +39,5 @@ def _run(program: str, *arguments: str) -> None:
     """Run a program of this environment; its address may hold a password and is not repeated."""
     command = [str(Path(sys.executable).parent / program), *arguments]
     if status := subprocess.run(command, check=False).returncode:
-        what = " ".join([program, *arguments[:2]])
+        what = " ".join([program, *(one for one in arguments if one != os.environ[DATABASE])])
         raise StackError("migrate", f"`{what}` ended with status {status}", "read its last lines above")

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from ml_platform.core.days import day_range
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
 
@@ -23,6 +24,9 @@ _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
     ... on Error { message } } }"""
 _WIPE = """mutation($ranges: [PartitionsByAssetSelector!]!) { wipeAssets(assetPartitionRanges: $ranges) {
     __typename ... on Error { message } } }"""
+
+_DAYS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+    assetPartitionStatuses { ... on TimePartitionStatuses { ranges { startKey endKey status } } } } } }"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,20 @@ class DagsterApi:
             if found.is_over(days):
                 return found
             sleep(1.0)
+
+    def materialized_days(self, key: str) -> set[date]:
+        """The days of an asset that Dagster knows as made.
+
+        Raises:
+            StackError: also if it does not know the asset, as while the code location is not loaded.
+        """
+        node = self.query(_DAYS, key={"path": key.split("/")})["assetNodeOrError"]
+        if "assetPartitionStatuses" not in node:
+            raise self._refusal(f"it does not know {key}; maybe the code location is not loaded")
+        ranges = (node.get("assetPartitionStatuses") or {}).get("ranges", ())
+        made = [one for one in ranges if one["status"] == "MATERIALIZED"]
+        spans = [(date.fromisoformat(one["startKey"]), date.fromisoformat(one["endKey"])) for one in made]
+        return {day for first, last in spans for day in day_range(first, last)}
 
     def wipe_partitions(self, ranges: Iterable[tuple[str, date, date]]) -> bool:
         """Make Dagster forget these days of assets; False if its storage cannot forget single partitions.

@@ -45,7 +45,7 @@ def test_empty_databases_get_their_schemas_and_full_ones_stay(environment: dict[
         done = migrate(environment)
         assert done.returncode == 0, done.stderr[-2000:]
         assert {"runs", "event_logs", "alembic_version"} <= tables(environment["DAGSTER_PG_URL"])
-        assert {"registered_models", "experiments", "alembic_version"} <= tables(environment["MLFLOW_DB_URL"])
+        assert {"registered_models", "experiments", "alembic_version", "users"} <= tables(environment["MLFLOW_DB_URL"])
 
 
 def test_database_that_is_away_is_an_error_that_does_not_repeat_the_password(environment: dict[str, str]) -> None:
