@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,6 +24,7 @@ from ml_platform.local.supervisor import Program, Supervisor
 HERE = Path(__file__).parent
 START_TIMEOUT = 300.0  # seconds; the first start creates MLflow's and Dagster's databases, maybe on a busy machine
 PREVIOUS_ENDS = 60.0  # seconds that the parts of a stack which was killed may take to end
+ANSWERS_WITHIN = 20.0  # seconds; a part that hangs does not, one on a busy machine does
 GRACE = {"dagster": 40.0}  # seconds: steps that run finish what they write (20 s), then their runs end
 
 
@@ -64,9 +66,9 @@ def parts(settings: Settings) -> list[Part]:
     ]
 
 
-def is_healthy(part: Part) -> bool:
+def is_healthy(part: Part, timeout: float = 2.0) -> bool:
     try:
-        return httpx.get(part.url + part.health, timeout=2).status_code < 500
+        return httpx.get(part.url + part.health, timeout=timeout).status_code < 500
     except httpx.HTTPError:
         return False
 
@@ -118,11 +120,12 @@ def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
     }
 
 
-def programs() -> list[Program]:
+def programs(settings: Settings) -> list[Program]:
     """The parts in the order of their start; they end in the opposite one, so that a step can still write."""
     lines = (HERE / "Procfile").read_text().splitlines()
-    found = (line.split(": ", 1) for line in lines if line)
-    return [Program(name, command, GRACE.get(name, 10.0)) for name, command in found]
+    commands = dict(line.split(": ", 1) for line in lines if line)
+    asked = {part.name: partial(is_healthy, part, ANSWERS_WITHIN) for part in parts(settings)}
+    return [Program(name, command, GRACE.get(name, 10.0), asked[name]) for name, command in commands.items()]
 
 
 @contextmanager
@@ -176,7 +179,7 @@ def run(settings: Settings, workspace: Path, announce: Callable[[str], None]) ->
         check_ports(wanted)
         environment = prepare(settings, workspace)
         logs = settings.home / "logs"
-        supervisor = Supervisor(programs(), environment, workspace.parent.resolve(), logs, announce, [lock])
+        supervisor = Supervisor(programs(settings), environment, workspace.parent.resolve(), logs, announce, [lock])
 
         def asked_to_stop(number: int, _: object) -> None:
             announce("stopping: steps finish what they are writing; again to stop at once")

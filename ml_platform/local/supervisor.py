@@ -1,4 +1,4 @@
-"""Keeps the processes of a stack running: one that dies is started again, and all of them end together.
+"""Keeps the processes of a stack running: one that dies or hangs is started again, and all of them end together.
 
 Each program leads a process group of its own. What it leaves behind when it dies is ended before it is started again, and
 so is everything if this process is killed: two of a kind never run beside each other.
@@ -22,17 +22,22 @@ from ml_platform.resources.stopping import end_with_parent
 TICK = 0.2  # seconds between looks at the programs
 RESTARTS, WITHIN = 5, 600.0  # deaths of one program in that many seconds; then everything is stopped
 LONGEST_PAUSE = 10.0  # seconds before a program that dies at once is started again
+ASKED_EVERY, UNWELL_FOR = 10.0, 90.0  # seconds; a program that was well and then is not for so long is started again
 LOG_BYTES = 20 << 20  # of a program's log, before its next start begins another
 LAST_LINES = 5  # of the log of a program that is given up
 
 
 @dataclass(frozen=True)
 class Program:
-    """One process: a shell command. `grace`: seconds that all it started has after SIGTERM, before SIGKILL."""
+    """One process: a shell command. `grace`: seconds that all it started has after SIGTERM, before SIGKILL.
+
+    `is_well` asks it, and may take a while; a busy machine takes its time.
+    """
 
     name: str
     command: str
     grace: float = 10.0
+    is_well: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -41,6 +46,10 @@ class _Running:
     process: subprocess.Popen[bytes] | None = None
     deaths: list[float] = field(default_factory=list)
     start_at: float = 0.0
+    well_at: float | None = None  # when it last was, since its start
+
+    def has_hung(self, now: float) -> bool:
+        return self.well_at is not None and now - self.well_at > UNWELL_FOR
 
 
 class Supervisor:
@@ -77,6 +86,9 @@ class Supervisor:
             StackError: if a program keeps dying; all are stopped then.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
+        for one in self._all:
+            if one.program.is_well:
+                threading.Thread(target=self._ask, args=(one,), daemon=True).start()
         try:
             while not self._stopping.wait(TICK):
                 for one in self._all:
@@ -92,21 +104,29 @@ class Supervisor:
             if now >= one.start_at:
                 self._start(one)
             return
-        if one.process.poll() is None:
+        if one.process.poll() is None and not one.has_hung(now):
             return
-        status = one.process.returncode
+        how = f"died (status {one.process.returncode})" if one.process.returncode is not None else "does not answer"
         one.deaths = [at for at in one.deaths if now - at < WITHIN] + [now]
         self._end(one)
         if len(one.deaths) > RESTARTS:
             raise StackError(
                 f"stack/{one.program.name}",
-                f"died {len(one.deaths)} times in {WITHIN / 60:.0f} minutes (status {status}), so everything was stopped: "
+                f"{how}, {len(one.deaths)} times in {WITHIN / 60:.0f} minutes, so everything was stopped: "
                 + " | ".join(self._last_lines(one.program)),
                 f"read {self._log(one.program)}",
             )
         pause = min(2.0 ** (len(one.deaths) - 1), LONGEST_PAUSE)
         one.start_at = time.monotonic() + pause
-        self.tell(f"{one.program.name} died (status {status}), and is started again in {pause:.0f} s")
+        self.tell(f"{one.program.name} {how}, and is started again in {pause:.0f} s")
+
+    def _ask(self, one: _Running) -> None:
+        """Note when the program is well, as long as all run. One that never was is still starting."""
+        assert one.program.is_well is not None
+        while not self._stopping.wait(ASKED_EVERY):
+            process = one.process
+            if process is not None and one.program.is_well() and one.process is process:
+                one.well_at = time.monotonic()
 
     def _start(self, one: _Running) -> None:
         log = self._log(one.program)
@@ -140,7 +160,7 @@ class Supervisor:
             )
             _signal(group, signal.SIGKILL)
         one.process.wait()
-        one.process = None
+        one.process, one.well_at = None, None
 
     def _log(self, program: Program) -> Path:
         return self.logs / f"{program.name}.log"

@@ -71,8 +71,29 @@ def test_program_that_keeps_dying_is_given_up_with_its_last_words(
 ) -> None:
     monkeypatch.setattr(supervisor, "RESTARTS", 1)
     programs = [Program("good", "sleep 1000"), Program("bad", "echo out of luck; exit 3")]
-    with pytest.raises(StackError, match=r"stack/bad: died 2 times .* \(status 3\).*out of luck"):
+    with pytest.raises(StackError, match=r"stack/bad: died \(status 3\), 2 times in 10 minutes.*out of luck"):
         supervised(tmp_path, told, programs, lambda made: eventually(lambda: made.is_stopping))
+
+
+def test_program_that_was_well_and_does_not_answer_any_more_is_started_again(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "ASKED_EVERY", 0.1)
+    monkeypatch.setattr(supervisor, "UNWELL_FOR", 1.0)
+    program = Program("a", "echo $$ > pid; sleep 1000", is_well=lambda: (tmp_path / "well").exists())
+    (tmp_path / "well").touch()
+
+    def act(_: Supervisor) -> None:
+        first = pid_in(tmp_path / "pid")
+        time.sleep(2)
+        assert not told, "it is well"
+        (tmp_path / "well").unlink()
+        eventually(lambda: told.has("a does not answer, and is started again in 1 s"))
+        eventually(lambda: pid_in(tmp_path / "pid") != first)
+        time.sleep(2)
+
+    supervised(tmp_path, told, [program], act)
+    assert len(told) == 1, "one that was never well is still starting"
 
 
 def test_programs_end_in_the_opposite_order_each_with_its_grace(tmp_path: Path, told: Told) -> None:
