@@ -172,7 +172,7 @@ def judged(catalog: Catalog, spec: ModelSpec, week: date, raw: Tables, features:
         {view.name: used(features[view.name]) for view in views},
         split,
         Embedded(),
-    )
+    ).table
     trained = train_candidate(
         spec, training_date, rows, views, catalog.request_views(spec), training_set, "", [], lambda epoch, figures: None
     )

@@ -25,6 +25,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.local import stack
 from ml_platform.local.demo import MODEL, World, landed_contents, stages
 from ml_platform.local.producer import DailyFile, land, simulated
+from ml_platform.local.watch import doing
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.processes import BIN, free_port
 
@@ -137,12 +138,8 @@ class Chaos:
         return [one for one in self.files if one[1] + (delay if one[0] == "fraud_labels" else ONE_DAY * 0) < newest]
 
     def running(self) -> set[str]:
-        """Assets that started runs are making."""
-        query = "{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { assetSelection { path } } } } }"
-        with suppress(Exception):
-            runs = DagsterApi.at(self.settings).query(query)["runsOrError"].get("results", [])
-            return {"/".join(key["path"]) for run in runs for key in run["assetSelection"] or ()}
-        return set()
+        """Assets that runs are making, or are going to."""
+        return {asset for run in doing(self.settings) for asset in run.assets}
 
     def wait_for(self, what: Callable[[], object], patience: float = PATIENCE) -> bool:
         deadline = time.monotonic() + patience

@@ -51,6 +51,7 @@ from ml_platform.training.windows import windows
 DESCRIBED = "described"  # tag of a training set: what the manifest of a model says of it
 NO_FUTURE = "no_future_information"
 ROWS_LABELLED = "every_row_has_a_label"
+ROWS_ONCE = "each_row_is_there_once"
 # Dagster's names of the libraries that trainers use.
 KINDS = {
     "mlp": "torch",
@@ -81,6 +82,13 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
                 blocking=True,
                 partitions_def=common["partitions_def"],
                 description="No feature is newer than its row's event, and no label was unknown on the training date.",
+            ),
+            dg.AssetCheckSpec(
+                ROWS_ONCE,
+                asset=asset_key(key),
+                blocking=True,
+                partitions_def=common["partitions_def"],
+                description="Each row of the windows that has a label is in the set once: no join multiplies or loses one.",
             ),
             dg.AssetCheckSpec(
                 ROWS_LABELLED,
@@ -119,15 +127,18 @@ def make_training_set(
     table = made.table
     leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
     words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
-    lost = made.landed - table.num_rows
-    lost_words = f"{lost:,} of {made.landed:,} rows have no label"
+    lost, kept = made.counted.unlabelled, made.counted.labelled
+    lost_words = f"{lost:,} of {lost + kept:,} rows have no label; joined by {made.match.words}"
+    once_words = f"{kept:,} rows have a label, and the set has {table.num_rows:,}"
     checks = [
         CheckOutcome(NO_FUTURE, not leaked.found, words).result(),
+        CheckOutcome(ROWS_ONCE, made.has_each_row_once, once_words).result(),
         CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
     ]
-    if leaked.found:
+    if leaked.found or not made.has_each_row_once:
         yield from checks
-        raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {words}", allow_retries=False)
+        wrong = words if leaked.found else f"{once_words}: some join has multiplied or lost rows"
+        raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {wrong}", allow_retries=False)
 
     if current_inputs(lake.manifest, training_needs(catalog, spec, training_date)) != inputs:
         subject = keys.partition(keys.training_set(spec.name), training_date)

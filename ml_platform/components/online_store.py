@@ -18,6 +18,7 @@ from ml_platform.components.graph import (
 )
 from ml_platform.core import keys
 from ml_platform.core.days import start_of
+from ml_platform.core.errors import PlatformError
 from ml_platform.core.spec import FeatureViewSpec, OnlineStoreSpec
 from ml_platform.features.health import differing
 from ml_platform.features.views import AS_OF
@@ -64,13 +65,18 @@ def online_store_asset(views: list[FeatureViewSpec]) -> dg.AssetsDefinition:
         description="The newest snapshot of every feature view, read by entity id on the request path.",
     )
     def online_store(lake: dg.ResourceParam[Lake], store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-        said, wrong = {}, []
+        said, wrong, failed = {}, [], list[PlatformError]()
         for declared in views:
-            day, rows = newest(declared, lake)
-            view = as_computed(declared, rows)
-            said[view.name] = publish(view, day, rows, store) if day else "no snapshot yet"
-            if day and (words := mismatch(view, day, rows, store)):
-                wrong.append(f"{view.name}: {words}")
+            try:
+                day, rows = newest(declared, lake)
+                view = as_computed(declared, rows)
+                said[view.name] = publish(view, day, rows, store) if day else "no snapshot yet"
+                if day and (words := mismatch(view, day, rows, store)):
+                    wrong.append(f"{view.name}: {words}")
+            except PlatformError as error:  # the other views are published all the same
+                failed.append(error)
+        if failed:
+            raise failed[0]
         check = CheckOutcome(MATCHES, not wrong, "; ".join(wrong))
         return dg.MaterializeResult(metadata=said, check_results=[check.result()])
 

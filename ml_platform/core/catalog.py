@@ -29,6 +29,7 @@ from ml_platform.core.spec import (
     PodSpec,
     SourceSpec,
 )
+from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.trainers import PARAMS, check_trainer
 
 SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
@@ -319,6 +320,13 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
     file.known(spec.label.column, label_source.columns, f"column of {spec.label.source}", "label.column")
     for column in label_source.key:
         file.known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
+    span = spec.training.span_days(label_source.delay_days)
+    if label_source.corrections == "latest" and rows.horizon < span:
+        problem = (
+            f"{spec.label.source} has corrections: latest, so that its rows are told by key over the {span} days of a"
+        )
+        problem += f" training, and keys of {spec.entity_rows} are unique within {rows.horizon} only"
+        file.refuse("label.source", problem, f"set unique_within_days: {span} in the source {spec.entity_rows}")
     for position, gate in enumerate(spec.gates):
         if gate.per:
             file.known(gate.per, rows.columns, f"column of {spec.entity_rows}", f"gates.{position}.per")
@@ -333,8 +341,26 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
         for feature in view.features:
             if (other := first_with.setdefault(feature, view.name)) != view.name:
                 file.refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
+    _check_expressions(file, spec, catalog)
     for entity in catalog.entities(spec):
         file.known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+
+
+def _check_expressions(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
+    """Request features read columns that there are, and know what to do about a null."""
+    rows = catalog.sources[spec.entity_rows]
+    looked_up = {name for view in catalog.daily_views(spec) for name in view.features}
+    for view in catalog.request_views(spec):
+        for name, feature in view.features.items():
+            found = read_by(feature.expression or "")
+            for column in found.columns:
+                what = f"column of {spec.entity_rows}, or feature of the model, that {view.name}.{name} reads,"
+                file.known(column, [*rows.columns, *looked_up], what, "features")
+            nullable = [c for c in found.bare if c in rows.columns and rows.columns[c].nullable]
+            if nullable and not feature.categories and "default" not in feature.model_fields_set:
+                problem = f"{view.name}.{name} reads {nullable[0]}, which may be null, and has no default"
+                next_step = f"set `default` of {name}, or write is_null({nullable[0]}) or fill_null({nullable[0]}, 0)"
+                file.refuse("features", problem, next_step)
 
 
 def _check_candidates(file: _File, spec: ModelSpec, catalog: Catalog) -> None:

@@ -3,6 +3,9 @@
 Expressions are text, so they travel in the model bundle and run the same in training, batch scoring and serving. They can
 reach nothing but the columns and functions given here, and an expression that a bundle brings can neither write to a column nor take
 the process with it: arity is fixed, length, depth and numbers have limits.
+
+Numbers are float64 whatever type their column has: int32 would overflow in training, and not in a request. A value that follows
+from a null is null (NaN, or None where it is a name), unless `is_null` or `fill_null` says what it is.
 """
 
 import ast
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ml_platform.core.errors import FeatureError
+from ml_platform.core.spec.expression import reads
 
 _MICROSECONDS_PER_HOUR = 3_600_000_000
 _MICROSECONDS_PER_DAY = 24 * _MICROSECONDS_PER_HOUR
@@ -23,34 +27,84 @@ def _microseconds(times: np.ndarray) -> np.ndarray:
     return times.astype("datetime64[us]").astype(np.int64)
 
 
+def _of_time(compute: Callable[[np.ndarray], np.ndarray]) -> Callable[[Any], np.ndarray]:
+    """A function of whole microseconds, as float64; a time that is missing stays that."""
+
+    def function(times: Any) -> np.ndarray:
+        times = np.asarray(times)
+        if times.dtype.kind != "M":
+            raise TypeError("it is of a time")
+        return np.where(np.isnat(times), np.nan, compute(_microseconds(times)).astype(np.float64))
+
+    return function
+
+
+def is_null(values: Any) -> np.ndarray:
+    """Which values are missing: None, NaN, or no time."""
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype.kind == "M":
+        return np.isnat(values)
+    if values.dtype.kind == "O":
+        return np.array([value is None or value != value for value in values.ravel()], bool).reshape(values.shape)
+    return np.zeros(values.shape, bool)
+
+
+def _number(values: Any) -> Any:
+    """Numbers as float64; what is none stays as it is, for numpy to refuse or compare."""
+    values = np.asarray(values)
+    if values.dtype.kind == "O" and all(
+        value is None or isinstance(value, bool | int | float) for value in values.flat
+    ):
+        return np.array([np.nan if value is None else value for value in values.flat], np.float64).reshape(values.shape)
+    return values.astype(np.float64) if values.dtype.kind in "biuf" else values
+
+
+def _truth(values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind == "b":
+        return values
+    numbers = _number(values)
+    if numbers.dtype.kind != "f":
+        raise TypeError("only numbers and comparisons are true or false")
+    return numbers != 0
+
+
+def _numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *values: function(*map(_number, values))
+
+
 # Each with the number of its arguments: one more would be an array that numpy writes to.
 FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
-    "abs": (1, np.abs),
-    "asinh": (1, np.arcsinh),
-    "log1p": (1, np.log1p),
-    "sqrt": (1, np.sqrt),
-    "maximum": (2, np.maximum),
-    "minimum": (2, np.minimum),
-    "where": (3, np.where),
-    "hour": (1, lambda times: _microseconds(times) % _MICROSECONDS_PER_DAY // _MICROSECONDS_PER_HOUR),
-    "day_of_week": (1, lambda times: (_microseconds(times) // _MICROSECONDS_PER_DAY + _MONDAY_BEFORE_EPOCH) % 7),
+    "abs": (1, _numbers(np.abs)),
+    "asinh": (1, _numbers(np.arcsinh)),
+    "log1p": (1, _numbers(np.log1p)),
+    "sqrt": (1, _numbers(np.sqrt)),
+    "maximum": (2, _numbers(np.maximum)),
+    "minimum": (2, _numbers(np.minimum)),
+    "where": (3, lambda true, this, that: np.where(_truth(true), _number(this), _number(that))),
+    "hour": (1, _of_time(lambda at: at % _MICROSECONDS_PER_DAY // _MICROSECONDS_PER_HOUR)),
+    "day_of_week": (1, _of_time(lambda at: (at // _MICROSECONDS_PER_DAY + _MONDAY_BEFORE_EPOCH) % 7)),
+    "is_null": (1, is_null),
+    "fill_null": (2, lambda values, other: np.where(is_null(values), _number(other), _number(values))),
 }
 MOST_CHARACTERS = 2_000
 MOST_DEEP = 50  # operations within each other
 LARGEST = 2**53  # of a whole number: beyond it float64 leaves some out
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+    ast.Add: _numbers(np.add),
+    ast.Sub: _numbers(np.subtract),
+    ast.Mult: _numbers(np.multiply),
+    ast.Div: _numbers(np.divide),
+    ast.BitAnd: lambda one, other: _truth(one) & _truth(other),
+    ast.BitOr: lambda one, other: _truth(one) | _truth(other),
+    ast.Lt: _numbers(operator.lt),
+    ast.LtE: _numbers(operator.le),
+    ast.Gt: _numbers(operator.gt),
+    ast.GtE: _numbers(operator.ge),
+    ast.Eq: _numbers(operator.eq),
+    ast.NotEq: _numbers(operator.ne),
 }
 
 
@@ -65,7 +119,6 @@ class Expression:
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.text = text
-        self.columns: list[str] = []
         if len(text) > MOST_CHARACTERS:
             raise self._error(f"has {len(text)} characters (at most {MOST_CHARACTERS})")
         try:
@@ -79,6 +132,8 @@ class Expression:
         ) as error:  # a null byte, an endless number, a thousand brackets
             raise self._error(f"is not an expression: {error or 'nested too deeply'}") from error
         self._check(self._root, MOST_DEEP)
+        found = reads(self._root)
+        self.columns, self.bare = list(found.columns), list(found.bare)
 
     def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Values of the expression, float64, one per row."""
@@ -96,10 +151,7 @@ class Expression:
         if depth == 0:
             raise self._error(f"has more than {MOST_DEEP} operations within each other")
         match node:
-            case ast.Name(id=name):
-                if name not in self.columns:
-                    self.columns.append(name)
-            case ast.Constant(value=bool() | float()):
+            case ast.Name() | ast.Constant(value=bool() | float()):
                 pass
             case ast.Constant(value=int(value)):
                 if value > LARGEST:
@@ -128,7 +180,7 @@ class Expression:
             case ast.Constant(value=value):
                 return value
             case ast.UnaryOp(operand=operand):
-                return -self._value(operand, columns)
+                return -_number(self._value(operand, columns))
             case ast.BinOp(left=left, op=op, right=right) | ast.Compare(left=left, ops=[op], comparators=[right]):
                 return _BINARY[type(op)](self._value(left, columns), self._value(right, columns))
             case ast.Call(func=ast.Name(id=function), args=arguments):

@@ -12,6 +12,7 @@ import ibis.expr.types as ir
 from ml_platform.features.views import MOMENT, ViewInput
 
 WINDOWS = (1, 7, 30)
+IDENTITY = ["transaction_id", "tx_datetime"]  # of a transaction: the number alone is promised for a week
 LARGE = 3.0  # times what the customer usually spends
 LAST_LABELS = 5
 HOUR = 3_600_000_000  # microseconds
@@ -48,7 +49,7 @@ def terminal_risk(transactions: ViewInput, fraud_labels: ViewInput) -> ir.Table:
         **{f"terminal_transactions_{d}d": transactions.since(d).sum() for d in WINDOWS},
         terminal_mean_amount_30d=rows.tx_amount.mean(where=transactions.since(30)),
     )
-    labelled = rows.inner_join(fraud_labels.table.select("transaction_id", "is_fraud"), "transaction_id")
+    labelled = rows.inner_join(fraud_labels.table.select("is_fraud", *IDENTITY), IDENTITY)
     newest_first = ibis.window(group_by="terminal_id", order_by=[ibis.desc(transactions.event_time), "transaction_id"])
     genuine_at = labelled[transactions.event_time].max(where=labelled.is_fraud == 0)
     labelled = labelled.mutate(
@@ -102,8 +103,8 @@ def terminal_frauds(transactions: ViewInput, fraud_labels: ViewInput) -> ir.Tabl
     A run are the frauds since the newest known genuine transaction: a compromised terminal has nothing else. Frauds of a
     stolen card are large amounts wherever it is used; the least amount of a terminal's frauds tells the two apart.
     """
-    labels = fraud_labels.table.select("transaction_id", "is_fraud")
-    rows = transactions.table.left_join(labels, "transaction_id")
+    labels = fraud_labels.table.select("is_fraud", *IDENTITY)
+    rows = transactions.table.left_join(labels, IDENTITY)
     known = {days: fraud_labels.window(days, "terminal_id") for days in (1, 7, 14, 30)}
     so_far = ibis.range_window(group_by="terminal_id", order_by=MOMENT, following=0)
     is_fraud = rows.is_fraud == 1

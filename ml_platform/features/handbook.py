@@ -12,6 +12,7 @@ import ibis.expr.types as ir
 from ml_platform.features.views import ViewInput
 
 WINDOWS = (1, 7, 30)
+IDENTITY = ["transaction_id", "tx_datetime"]  # of a transaction: the number alone is promised for a week
 
 
 def customer_windows(transactions: ViewInput) -> ir.Table:
@@ -29,8 +30,8 @@ def terminal_windows(transactions: ViewInput, fraud_labels: ViewInput) -> ir.Tab
 
     The delay is that of the labels, for the count as well: both are of the same transactions.
     """
-    labels = fraud_labels.table.select("transaction_id", "is_fraud")
-    rows = transactions.table.left_join(labels, "transaction_id")
+    labels = fraud_labels.table.select("is_fraud", *IDENTITY)
+    rows = transactions.table.left_join(labels, IDENTITY)
     of_terminal = {days: fraud_labels.window(days, "terminal_id") for days in WINDOWS}
     return rows.mutate(
         **{f"terminal_window_transactions_{d}d": rows.count().over(window) for d, window in of_terminal.items()},

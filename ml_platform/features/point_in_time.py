@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A snapshot holds for the day at whose start it was taken; the next one replaces it. An entity that has dropped out of the
 # next one has no row in the online store either.
+_AT = "__at"
 SNAPSHOT_LIFE = timedelta(days=1)
 
 
@@ -77,8 +78,11 @@ def join_events(
     for view in views:
         as_of = as_of_column(view.name)
         table = computed[view.name]
-        right = table.select(*source.key, *view.features, **{as_of: table[source.event_time]})
-        joined = rows.left_join(right, list(source.key))
+        right = table.select(
+            *source.key, *view.features, **{as_of: table[source.event_time], _AT: table[source.event_time]}
+        )
+        # A key may come again on another day: the very event has its time too.
+        joined = rows.left_join(right, [*source.key, rows[source.event_time] == right[_AT]])
         values = {name: joined[name].fill_null(f.default).cast(f.type) for name, f in view.features.items()}
         rows = joined.select(*rows.columns, **values, **{as_of: joined[as_of]})
     return rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from ml_platform.core.errors import FeatureError
 from ml_platform.core.spec import FeatureViewSpec
-from ml_platform.features.expressions import Expression
+from ml_platform.features.expressions import Expression, is_null
 
 UNKNOWN = 0  # the code of every value that is not in the vocabulary
 
@@ -35,7 +35,8 @@ class Transforms:
 
     `columns` are snapshot features taken as they are, `expressions` the request features by name. The matrix has first
     the one, then the other; `mean` and `scale` have one entry for each. `categories` has the values of a feature that is a
-    name and no number, in the order of their codes; `vectors` has the columns of each vector.
+    name and no number, in the order of their codes; `vectors` has the columns of each vector; `defaults` has the value of a
+    request feature that follows from a null.
 
     The columns of a vector share one mean and one scale: they are the same quantity at different steps, and whoever reads
     them step by step needs the same value to look the same at each.
@@ -47,6 +48,7 @@ class Transforms:
     scale: tuple[float, ...]
     categories: Mapping[str, tuple[float | str, ...]] = field(default_factory=dict)
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_views(
@@ -64,7 +66,10 @@ class Transforms:
             if feature.vector:
                 vectors[feature.vector] = (*vectors.get(feature.vector, ()), name)
         expressions = {name: feature.expression or "" for name, feature in requested.items()}
-        return cls.fit(tuple(daily), expressions, rows, most, vectors)
+        defaults = {
+            name: feature.default for name, feature in requested.items() if "default" in feature.model_fields_set
+        }
+        return cls.fit(tuple(daily), expressions, rows, most, vectors, defaults)
 
     @classmethod
     def fit(
@@ -74,15 +79,22 @@ class Transforms:
         rows: Mapping[str, np.ndarray],
         most_categories: Mapping[str, int] | None = None,
         vectors: Mapping[str, tuple[str, ...]] | None = None,
+        defaults: Mapping[str, float] | None = None,
     ) -> "Transforms":
-        """Learn mean and standard deviation of numbers, and the most frequent values of features with categories."""
+        """Learn mean and standard deviation of numbers, and the most frequent values of features with categories.
+
+        Raises:
+            FeatureError: if a number is missing or infinite in one of the rows: it would take the whole feature away.
+        """
         names = (*columns, *expressions)
-        unscaled = cls(columns, dict(expressions), (0.0,) * len(names), (1.0,) * len(names))
+        zeros, ones = (0.0,) * len(names), (1.0,) * len(names)
+        unscaled = cls(columns, dict(expressions), zeros, ones, defaults=dict(defaults or {}))
         values = unscaled._values(rows)
         categories = {name: _most_frequent(name, values[name], most) for name, most in (most_categories or {}).items()}
         matrix = np.column_stack(
             [np.zeros(len(value)) if name in categories else value for name, value in values.items()]
         ).astype(np.float64)
+        _check_finite(names, matrix)
         mean, deviation = matrix.mean(axis=0), matrix.std(axis=0)
         for vector in (vectors or {}).values():
             at = [names.index(name) for name in vector]
@@ -94,6 +106,7 @@ class Transforms:
             tuple(np.where(deviation > 0, deviation, 1.0).tolist()),
             categories,
             dict(vectors or {}),
+            dict(defaults or {}),
         )
 
     def apply(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -144,6 +157,7 @@ class Transforms:
             "scale": self.scale,
             "categories": self.categories,
             "vectors": self.vectors,
+            "defaults": self.defaults,
         }
         return json.dumps(content, indent=1).encode()
 
@@ -158,6 +172,7 @@ class Transforms:
             # bundles from before there were categories and vectors have none
             {name: tuple(values) for name, values in content.get("categories", {}).items()},
             {name: tuple(columns) for name, columns in content.get("vectors", {}).items()},
+            content.get("defaults", {}),
         )
 
     def _values(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,7 +182,16 @@ class Transforms:
                 "model input", f"columns are missing: {', '.join(missing)}", "give every column of the input schema"
             )
         given = {name: np.asarray(rows[name]) for name in self.columns}
-        return given | {expression.name: expression.as_it_is(rows) for expression in self.parsed}
+        return given | {expression.name: self._requested(expression, rows) for expression in self.parsed}
+
+    def _requested(self, expression: Expression, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """A request feature, with its default where it follows from a null. A null name is a name that nobody knows."""
+        values, default = expression.as_it_is(rows), self.defaults.get(expression.name)
+        if default is None or expression.name in self.categories:
+            return values
+        nulls = [is_null(rows[column]) for column in expression.bare]
+        missing = np.logical_or.reduce([is_null(values), *nulls])
+        return np.where(missing, default, values) if missing.any() else values
 
     def _codes(self, feature: str, values: np.ndarray) -> np.ndarray:
         code_of = self._code_of[feature]
@@ -185,6 +209,16 @@ class Transforms:
         coded = [position for position, name in enumerate(self.names) if name in self.categories]
         scaled[:, coded] = matrix[:, coded]
         return scaled.astype(np.float32)
+
+
+def _check_finite(names: Sequence[str], matrix: np.ndarray) -> None:
+    for name, values in zip(names, matrix.T, strict=True):
+        if wrong := int((~np.isfinite(values)).sum()):
+            raise FeatureError(
+                f"feature {name}",
+                f"is missing or infinite in {wrong:,} of {len(values):,} training rows",
+                "set its `default`, use is_null() or fill_null() in its expression, or mend the view's function",
+            )
 
 
 def _most_frequent(feature: str, values: np.ndarray, most: int) -> tuple[float | str, ...]:

@@ -145,6 +145,10 @@ class FeatureRows:
             raise self._error(f"{name} is not {wanted}: {error}", f"declare another type in features.{name}") from error
         if (feature := self._view.features.get(name)) is None:
             return column
+        if pa.types.is_floating(
+            wanted
+        ):  # what no number came of: to Arrow and to DuckDB that is another thing than a null
+            column = pc.if_else(pc.is_nan(column), pa.scalar(None, wanted), column)
         self.nulls[name] += column.null_count
         return pc.fill_null(column, pa.scalar(feature.default).cast(wanted))
 
@@ -179,7 +183,8 @@ def _snapshot(
     entity = next(
         arrow_schema(sources[s]).field(view.entity).type for s in view.inputs if view.entity in sources[s].columns
     )
-    rows = expression.select(view.entity, *view.features).order_by(view.entity)
+    known = expression.filter(expression[view.entity].notnull())  # null is nobody, and has no past
+    rows = known.select(view.entity, *view.features).order_by(view.entity)
     return FeatureRows(view, day, {view.entity: entity, AS_OF: _STAMP}, engine.batches(rows))
 
 

@@ -11,7 +11,7 @@ from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.features.views import definition, input_days
 from ml_platform.monitoring.retrain import Train, Wait, decide
 from ml_platform.resources.lake import Input, Lake, Manifest
-from ml_platform.training.windows import windows
+from ml_platform.training.windows import label_days, windows
 
 DEFINITION = "definition"  # tag of a feature view's partition: by which definition it was computed
 
@@ -29,9 +29,10 @@ def view_needs(catalog: Catalog, view: FeatureViewSpec, day: date) -> Iterator[P
 def training_needs(catalog: Catalog, spec: ModelSpec, training_date: date) -> Iterator[PartitionName]:
     """The partitions that a training set as of a date is joined from."""
     used = windows(spec.training, catalog.label_delay(spec), training_date)
+    for day in label_days(catalog.sources[spec.label.source], used):
+        yield keys.raw(spec.label.source), day
     for day in used.days:
         yield keys.raw(spec.entity_rows), day
-        yield keys.raw(spec.label.source), day
         for view in catalog.daily_views(spec):
             yield keys.feature_view(view.name), day
 

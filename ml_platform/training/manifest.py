@@ -60,7 +60,7 @@ def describe(
 ) -> dict[str, Any]:
     """What a training set is: its rows, windows, embargo and the age of its labels, and the definitions of its features."""
     used = windows(spec.training, label_delay, training_date)
-    embargo = label_delay if spec.training.embargo_days is None else spec.training.embargo_days
+    embargo = spec.training.embargo(label_delay)
     return {
         "rows": {part: pc.sum(pc.equal(table[SPLIT], part)).as_py() or 0 for part in ("train", "validation")},  # type: ignore[attr-defined]
         "windows": {

@@ -17,14 +17,27 @@ from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.core.tasks import Task
 from ml_platform.features.engine import Engine, read
 from ml_platform.features.point_in_time import as_of_column, join_features
+from ml_platform.training.labels import LABEL, Counted, Match, count, labelled
 from ml_platform.training.windows import Windows
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
 SPLIT = "split"
-LABEL = "label"
 MOST_CLASSES = 1_000  # a label above is taken for an id or an amount, not for a class
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A training set, and how many of the rows it was made from have a label and how many have none."""
+
+    table: pa.Table
+    counted: Counted
+    match: Match
+
+    @property
+    def has_each_row_once(self) -> bool:
+        return self.table.num_rows == self.counted.labelled
 
 
 @dataclass(frozen=True)
@@ -45,23 +58,24 @@ def assemble(
     features: "Mapping[str, pads.Dataset | pa.Table]",
     split: Windows,
     engine: Engine,
-) -> pa.Table:
+) -> Assembled:
     """Join rows with labels and point-in-time features.
 
     Returns:
         The columns of the rows, `label`, every feature, `<view>__as_of`, and `split` (train or validation); sorted by
-        event time and key. Rows without a label are left out; see `unlabelled`.
+        event time and key. Rows without a label are left out, and counted.
     """
     import ibis
 
     left, known = engine.table(rows), engine.table(labels)
-    right = known.select(*label_source.key, **{LABEL: known[label_column]})
-    joined = left.inner_join(right, list(label_source.key)).select(*left.columns, LABEL)
+    match = Match(row_source, label_source, len(split.span))
+    joined = labelled(left, known, label_column, match)
     tables = {name: engine.table(computed) for name, computed in features.items()}
     joined = join_features(joined, row_source, views, tables, engine)
     is_validation = joined[row_source.event_time] >= start_of(split.validation[0])
     joined = joined.mutate(**{SPLIT: ibis.ifelse(is_validation, "validation", "train")})
-    return read(engine, joined.order_by([row_source.event_time, *row_source.key]))
+    table = read(engine, joined.order_by([row_source.event_time, *row_source.key]))
+    return Assembled(table, count(left, known, label_column, match, engine), match)
 
 
 @dataclass(frozen=True)

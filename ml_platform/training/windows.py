@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ml_platform.core.days import ONE_DAY, day_range
-from ml_platform.core.spec import TrainingSpec
+from ml_platform.core.spec import SourceSpec, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,11 @@ class Windows:
         """Every day whose rows are used, in time order."""
         return [*day_range(*self.train), *day_range(*self.validation)]
 
+    @property
+    def span(self) -> list[date]:
+        """Every day from the first to the last, those between the two parts included."""
+        return list(day_range(self.train[0], self.validation[1]))
+
 
 def windows(training: TrainingSpec, label_delay: int, training_date: date) -> Windows:
     """The windows as of the start of `training_date`.
@@ -26,7 +31,7 @@ def windows(training: TrainingSpec, label_delay: int, training_date: date) -> Wi
     The validation rows are the newest with known labels. Between them and the training rows lies the embargo, by default
     as long as labels take: the distance at which the model will work in production.
     """
-    embargo = label_delay if training.embargo_days is None else training.embargo_days
+    embargo = training.embargo(label_delay)
     validation_last = training_date - timedelta(days=label_delay + 1)
     validation_first = validation_last - timedelta(days=training.validation_days - 1)
     train_last = validation_first - ONE_DAY - timedelta(days=embargo)
@@ -42,8 +47,13 @@ def search_windows(training: TrainingSpec, label_delay: int, training_date: date
     left to fit on.
     """
     first, last = windows(training, label_delay, training_date).train
-    embargo = label_delay if training.embargo_days is None else training.embargo_days
+    embargo = training.embargo(label_delay)
     scored_first = last - timedelta(days=training.validation_days - 1)
     room = training.window_days - training.validation_days - -(-training.window_days // 2)
     fit_last = scored_first - ONE_DAY - timedelta(days=min(embargo, max(0, room)))
     return Windows((first, fit_last), (scored_first, last))
+
+
+def label_days(labels: SourceSpec, used: Windows) -> list[date]:
+    """The days whose labels are used: with corrections those of all days up to the last that is known."""
+    return used.span if labels.corrections == "latest" else used.days

@@ -83,3 +83,57 @@ def test_hour_and_day_of_week_are_those_of_the_calendar(times: list) -> None:
     columns = {"t": np.array(times, dtype="datetime64[us]")}
     assert Expression("f", "hour(t)")(columns).tolist() == [time.hour for time in times]
     assert Expression("f", "day_of_week(t)")(columns).tolist() == [time.weekday() for time in times]
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "float32", "float64"])
+def test_numbers_are_float64_whatever_type_their_column_has(kind: str) -> None:
+    units, cents = np.array([100, 127], kind), np.array([120, 125], kind)
+    assert Expression("f", "units * cents")({"units": units, "cents": cents}).tolist() == [12_000.0, 15_875.0]
+    assert Expression("f", "units + cents")({"units": units, "cents": cents}).tolist() == [220.0, 252.0]
+    assert Expression("f", "units - 128")({"units": units}).tolist() == [-28.0, -1.0]
+    assert Expression("f", "where(units > 100, units * cents, 0 - units)")(
+        {"units": units, "cents": cents}
+    ).tolist() == [-100.0, 15_875.0]
+
+
+def test_large_products_of_int32_do_not_overflow() -> None:
+    rows = {"units": np.array([100_000], np.int32), "unit_cents": np.array([89_231], np.int32)}
+    assert Expression("f", "units * unit_cents")(rows).tolist() == [8_923_100_000.0]
+
+
+def test_unsigned_numbers_may_become_negative_and_truth_values_are_numbers() -> None:
+    rows = {"a": np.array([1, 2], np.uint8), "b": np.array([True, False])}
+    assert Expression("f", "0 - a")(rows).tolist() == [-1.0, -2.0]
+    assert Expression("f", "b + b")(rows).tolist() == [2.0, 0.0]
+    assert Expression("f", "b & (a > 0)")(rows).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("is_null(a)", [0.0, 1.0]),
+        ("fill_null(a, 7)", [1.0, 7.0]),
+        ("is_null(b)", [0.0, 1.0]),
+        ("fill_null(b, 7) * 2", [4.0, 14.0]),
+        ("is_null(s)", [0.0, 1.0]),
+        ("is_null(t)", [0.0, 1.0]),
+        ("fill_null(hour(t), 0 - 1)", [12.0, -1.0]),
+        ("fill_null(day_of_week(t), 9)", [0.0, 9.0]),
+        ("a + b", [3.0, np.nan]),
+        ("hour(t)", [12.0, np.nan]),
+    ],
+)
+def test_null_is_null_until_the_expression_says_what_it_is(text: str, expected: list[float]) -> None:
+    rows = {
+        "a": np.array([1.0, np.nan]),
+        "b": np.array([2, None], object),
+        "s": np.array(["x", None], object),
+        "t": np.array(["2024-01-01T12:00", "NaT"], "datetime64[us]"),
+    }
+    np.testing.assert_array_equal(Expression("f", text)(rows), expected)
+
+
+def test_columns_whose_null_is_one_of_the_whole_are_told_apart() -> None:
+    expression = Expression("f", "where(is_null(a), fill_null(b, c), a / d)")
+    assert expression.columns == ["a", "b", "c", "d"]
+    assert expression.bare == ["c", "a", "d"]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +124,21 @@ def test_features_are_described_as_the_matrix_has_them() -> None:
     assert [(f.name, f.vector, f.categories) for f in described] == [("v_1", "v", 0), ("v_2", "v", 0), ("where", "", 1)]
     missing = fit.apply({"v_1": np.full(1, -1.0), "v_2": np.full(1, -1.0), "shop": np.zeros(1)})
     assert [f.default for f in described] == missing[0].tolist()
+
+
+def test_default_stands_in_where_a_request_feature_follows_from_a_null_in_training_and_after() -> None:
+    rows = {"amount": np.array([1.0, np.nan, 3.0]), "limit": np.array([10.0, 10.0, np.nan])}
+    fitted = Transforms.fit(
+        (), {"share": "amount / limit", "big": "amount > 2"}, rows, defaults={"share": 0.5, "big": 1.0}
+    )
+    again = Transforms.from_json(fitted.to_json())
+    unscaled = replace(again, mean=(0.0, 0.0), scale=(1.0, 1.0))
+    np.testing.assert_allclose(np.sinh(unscaled.apply(rows)), [[0.1, 0.0], [0.5, 1.0], [0.5, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(fitted.mean, [(0.1 + 0.5 + 0.5) / 3, 2 / 3])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_number_that_is_missing_or_infinite_in_training_is_an_error_that_names_the_feature(value: float) -> None:
+    rows = {"a": np.array([1.0, 2.0]), "b": np.array([1.0, value])}
+    with pytest.raises(FeatureError, match="feature b: is missing or infinite in 1 of 2 training rows"):
+        Transforms.fit(("a", "b"), {}, rows)

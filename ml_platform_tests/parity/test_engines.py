@@ -107,7 +107,7 @@ def test_training_set_is_joined_alike(catalog: Catalog, lake: Lake, spark: Engin
             {view.name: lake.dataset(keys.feature_view(view.name), days) for view in views},
             split,
             engine,
-        )
+        ).table
         for engine in (Embedded(), spark)
     ]
     one, other = tables

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ml_platform.core.spec.base import Described, FeatureType, ImportPath, Name, Spec
+from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.resources import PodSpec
 
 
@@ -25,7 +26,9 @@ MOST_CATEGORIES = 1_000_000  # a code is a float32 in the model's input, exact u
 class FeatureSpec(Spec):
     type: FeatureType = "float64"
     default: float = Field(
-        default=0.0, description="the value for an entity without a row, the same offline and online"
+        default=0.0,
+        description="the value for an entity without a row, the same offline and online; of an expression, where it follows "
+        "from a null",
     )
     description: str = ""
     min: float | None = None
@@ -59,6 +62,8 @@ class FeatureSpec(Spec):
 
     @model_validator(mode="after")
     def _possible(self) -> "FeatureSpec":
+        if self.expression:
+            read_by(self.expression)
         if self.categories and self.length:
             raise ValueError("a feature has categories or a length, not both")
         if self.categories and not self.expression and self.type != "int64":

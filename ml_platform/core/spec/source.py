@@ -136,6 +136,10 @@ class SourceSpec(Described):
         default="ignore", description="what becomes of columns that are not declared"
     )
     unique_within_days: int = Field(default=1, ge=1, description="the newest days, the day included, that share no key")
+    corrections: Literal["none", "latest"] = Field(
+        default="none",
+        description="of labels: whether a row of a later day takes the place of an earlier one with the same key",
+    )
     segments: tuple[Name, ...] = Field(
         default=(),
         description="countries or the like: each lands in a folder of its own, is judged by itself, and their rows become "
@@ -145,6 +149,11 @@ class SourceSpec(Described):
     row_count: RowCountSpec = RowCountSpec()
     policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
     resources: PodSpec | None = Field(default=None, description="of the step that ingests; default: that of all steps")
+
+    @property
+    def horizon(self) -> int:
+        """Within how many days a key is that of one row. Segments are held against each other within a day only."""
+        return 1 if self.segments else self.unique_within_days
 
     def policy(self, check: str) -> PolicySpec:
         """The declared policy; otherwise stop, and warn for the row count."""

@@ -26,6 +26,14 @@ class TrainingSpec(Spec):
         "log_loss for several classes, rmse for regression",
     )
 
+    def embargo(self, label_delay: int) -> int:
+        """Days between the rows to fit on and those to judge by."""
+        return label_delay if self.embargo_days is None else self.embargo_days
+
+    def span_days(self, label_delay: int) -> int:
+        """Days from the first of the window to the last of the validation."""
+        return self.window_days + self.embargo(label_delay) + self.validation_days
+
 
 class CandidateSpec(Spec):
     trainer: TrainerName = Field(description="a built-in trainer's name, or the import path of your own")
