@@ -11,6 +11,7 @@ from benchmarks.backfill import backfill
 from benchmarks.feature_memory import feature_memory
 from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
+from benchmarks.hostile import hostile
 from benchmarks.hot_swap import hot_swap
 from benchmarks.ingest import ingest
 from benchmarks.latency import latency
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "trainer": trainer,
     "search": search,
     "serving": serving_speed,
+    "hostile": hostile,
     "hot_swap": hot_swap,
     "latency": latency,
 }
