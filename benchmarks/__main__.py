@@ -12,6 +12,7 @@ from benchmarks.device import device
 from benchmarks.feature_memory import feature_memory
 from benchmarks.features import as_of_join, features
 from benchmarks.figure import Figure
+from benchmarks.hostile import hostile
 from benchmarks.hot_swap import hot_swap
 from benchmarks.ingest import ingest
 from benchmarks.latency import latency
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "device": device,
     "search": search,
     "serving": serving_speed,
+    "hostile": hostile,
     "hot_swap": hot_swap,
     "latency": latency,
 }

@@ -36,7 +36,10 @@ class _Connection(asyncio.Protocol):
 
     def send(self, request: bytes, due: float) -> None:
         self.due, self.received = due, b""
-        self.transport.write(request)
+        if self.transport.is_closing():
+            self.load.failures.append("connection lost while it was idle")
+        else:
+            self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -67,11 +70,12 @@ def load(
     connections: int = 32,
     answered: Callable[[bytes], None] = lambda body: None,
 ) -> Load:
-    """POST the bodies in turn: `rate` a second whatever the server does, or as many as it answers."""
+    """POST the bodies in turn, or GET if there are none: `rate` a second whatever the server does, or as many as it answers."""
     host, port = url.removeprefix("http://").split(":")
+    get = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
     head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: "
     requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
-    return uvloop.run(_load(host, int(port), requests, seconds, rate, connections, answered))
+    return uvloop.run(_load(host, int(port), requests or [get], seconds, rate, connections, answered))
 
 
 async def _load(

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ml_platform.core.errors import SettingsError
@@ -54,6 +54,21 @@ class Settings(BaseSettings):
     serve_by_hand: bool = Field(
         default=False,
         description="whether a champion answers whose alias somebody has moved in the registry past rollouts and gates",
+    )
+    model_server_connections: int = Field(
+        default=1_000, ge=10, description="connections that the model server has open at a time"
+    )
+    model_server_body: ByteSize = Field(
+        default=ByteSize(32 << 20), gt=0, description="largest body of a request, such as 32MiB"
+    )
+    model_server_bodies: ByteSize = Field(
+        default=ByteSize(64 << 20), gt=0, description="of all large bodies together that are being received or answered"
+    )
+    model_server_string: int = Field(default=4_096, ge=1, description="characters of a string in a request")
+    prediction_log_spool: ByteSize = Field(
+        default=ByteSize(2 << 30),
+        gt=0,
+        description="disk space for answers that the lake has not taken yet; beyond it the oldest are given up",
     )
     dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(

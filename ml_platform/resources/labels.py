@@ -9,7 +9,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.spec import ModelSpec
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.prediction_log import INPUT
+from ml_platform.resources.prediction_rows import INPUT
 from ml_platform.rollout.observations import LABEL
 
 

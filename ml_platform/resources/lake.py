@@ -326,7 +326,7 @@ class Lake:
             self._delete(f"{folder}/{name}")
         return manifest
 
-    def add_file(self, key: str, day: date, name: str, content: Path) -> None:
+    def add_file(self, key: str, day: date, name: str, content: bytes | Path) -> None:
         """Put a file beside those of the day. For logs, which grow and have no manifest: each file is there as a whole."""
         self._put(f"{self._folder(key, day)}/{name}", content)
 

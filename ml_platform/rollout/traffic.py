@@ -1,8 +1,9 @@
 """Who answers a model's requests while a new version is rolled out."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 from ml_platform.registry.versions import Version
 
@@ -28,6 +29,18 @@ class Traffic:
         if self.challenger is None or self.shadow or position(entity, self.salt) >= self.share:
             return "champion"
         return "challenger"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Traffic":
+        """
+        Raises:
+            TypeError, KeyError: if it is none.
+        """
+        versions = {arm: Version(**content[arm]) if content[arm] else None for arm in ("champion", "challenger")}
+        return cls(**{**content, **versions})
 
 
 def position(entity: str, salt: str) -> float:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from ml_platform.core.errors import RequestError
-from ml_platform.resources.prediction_log import Prediction
+from ml_platform.resources.prediction_rows import Prediction
 from ml_platform.rollout.traffic import Arm
 from ml_platform.serving.batching import BATCH_ROWS
-from ml_platform.serving.metrics import Metrics
 from ml_platform.serving.models import Served, Serving
 from ml_platform.serving.requests import Checked
 from ml_platform.serving.scoring import Scored
@@ -24,6 +23,14 @@ class Log(Protocol):
     """Where answers are written down."""
 
     def add(self, model: str, predictions: Sequence[Prediction]) -> None: ...
+
+
+class Counts(Protocol):
+    """Where is counted what no answer shows."""
+
+    def failed(self, model: str, version: str, arm: str, rows: int) -> None: ...
+    def shadow_skipped(self, model: str, rows: int) -> None: ...
+    def batch(self, model: str, rows: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class Answer:
 class Desk:
     """Answers requests. What it needs beside them: where to write down what it answered, and how often it did."""
 
-    def __init__(self, log: Log, metrics: Metrics) -> None:
+    def __init__(self, log: Log, counts: Counts) -> None:
         self.log = log
-        self.metrics = metrics
+        self.counts = counts
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def answer(self, serving: Serving, asked: Asked) -> Answer:
@@ -142,7 +149,7 @@ class Desk:
     def _shadow(self, serving: Serving, challenger: Served, asked: Asked) -> None:
         """Score the rows once more, after the answer and beside the event loop."""
         if challenger.shadow.full:
-            self.metrics.shadow_skipped.labels(challenger.version.model).inc(len(asked.rows))
+            self.counts.shadow_skipped(challenger.version.model, len(asked.rows))
             return
         task = asyncio.create_task(self._score_shadow(serving, challenger, asked))
         self._shadows.add(task)
@@ -213,7 +220,7 @@ class Desk:
     ) -> None:
         if asked.arm is not None:
             return
-        self.metrics.failed.labels(by.version.model, by.version.number, arm).inc(len(positions))
+        self.counts.failed(by.version.model, by.version.number, arm, len(positions))
         latency, now = (time.perf_counter() - asked.began) * 1_000, datetime.now(UTC)
         rows = [
             Prediction(

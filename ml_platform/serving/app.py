@@ -14,47 +14,49 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from typing import Any
 
 import pydantic_core
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from starlette.routing import Route
 
 from ml_platform.core import digest
-from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import FeatureError, PlatformError, RequestError
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.online_store import online_store_at
-from ml_platform.resources.prediction_log import PredictionLog
-from ml_platform.resources.registry import Registry
-from ml_platform.serving.answer import Answer, Asked, Desk
-from ml_platform.serving.cache import BundleCache
-from ml_platform.serving.guard import Guard, body_of
-from ml_platform.serving.invocations import rows_of_invocation
+from ml_platform.resources.prediction_log import LogState, PredictionLog
+from ml_platform.serving.answer import Desk
+from ml_platform.serving.aside import Aside
+from ml_platform.serving.guard import Guard
+from ml_platform.serving.intake import Body, Intake
 from ml_platform.serving.metrics import Metrics
 from ml_platform.serving.models import Refused, Served, ServedModels, Serving
 from ml_platform.serving.openapi import document
-from ml_platform.serving.requests import parsed, rows_of
+from ml_platform.serving.predicting import Form, Question
+from ml_platform.serving.requests import parsed
 
 LOG = logging.getLogger("ml_platform.serving")
 SYNCHRONIZE_EVERY = 2.0  # seconds between looks at the registry: how long a new champion waits at most
-LARGE_BODY = 64 << 10  # bytes from which on a body is read beside the event loop
 STATUS = {RequestError: 422, FeatureError: 503}
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    settings = settings or load_settings()
-    metrics = Metrics()
-    cache = BundleCache(settings.home / "bundles")
-    models = ServedModels(
-        Registry.at(settings), online_store_at(settings), cache, plugins=_plugins(settings), on_batch=metrics.batch
-    )
-    log = PredictionLog(Lake.at(settings), settings.home / "prediction_log")
-    metrics.watch(models, lambda: log.lost)
+def create_app(settings: Settings | None = None, metrics: Metrics | None = None, aside: Aside | None = None) -> FastAPI:
+    """The application. Without the process `aside`, large bodies are answered in this one, where they keep others waiting."""
+    settings, metrics = settings or load_settings(), metrics or Metrics()
+    models = ServedModels.at(settings, metrics.batch)
+    spool = settings.home / "prediction_log"
+    log = PredictionLog(Lake.at(settings), spool, most_spooled=settings.prediction_log_spool)
+
+    def logged() -> LogState:
+        return log.state() + aside.log() if aside else log.state()
+
     desk = Desk(log, metrics)
+    intake = Intake(settings.model_server_body, settings.model_server_bodies)
+    metrics.watch(models, logged, lambda: intake.held)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,12 +64,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Not of asyncio's pool, whose threads are waited for at the end: a registry may keep one waiting for a minute.
         threading.Thread(target=models.follow, args=(SYNCHRONIZE_EVERY, stop), name="follower", daemon=True).start()
         log.start()
+        if aside:
+            await aside.start()
         yield
         stop.set()
         await desk.finish()
+        if aside:
+            await aside.close()
         await asyncio.to_thread(log.close)
 
-    app = FastAPI(title="ml_platform model server", version=digest.code_version(), lifespan=lifespan)
+    # As FastAPI, but what its pages show comes from here, and not from elsewhere in the world.
+    app = FastAPIOffline(title="ml_platform model server", version=digest.code_version(), lifespan=lifespan)
     app.state.models = models
     api_key = settings.api_key.get_secret_value() if settings.api_key else None
     app.add_middleware(Guard, api_key=api_key, metrics=metrics)
@@ -80,21 +87,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             LOG.error("%s", error)
         return JSONResponse({"detail": str(error)}, status)
 
-    _add_reading(app, models, metrics)
-    _add_predicting(app, models, desk)
+    _add_reading(app, models, metrics, logged)
+    _add_predicting(app, models, Predictions(desk, intake, aside))
     return app
 
 
-def _plugins(settings: Settings) -> frozenset[str]:
-    """The trainers of one's own that the server's project declares; no bundle may bring others."""
-    try:
-        return catalog_at(settings).plugins
-    except PlatformError as error:
-        LOG.error("no trainers of the project can be loaded, only built-in ones: %s", error)
-        return frozenset()
-
-
-def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
+def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics, logged: Callable[[], LogState]) -> None:
     """What can be asked about the server."""
 
     @app.get("/health")
@@ -110,6 +108,7 @@ def _add_reading(app: FastAPI, models: ServedModels, metrics: Metrics) -> None:
             "refused": refused,
             "kept": sorted(models.kept),
             "registry_answered_seconds_ago": _since(models),
+            "prediction_log": asdict(logged()),
         }
         return JSONResponse(content, 200 if content["ready"] else 503)
 
@@ -138,26 +137,47 @@ def _since(models: ServedModels) -> float | None:
     return None if models.looked_at is None else round(models.clock() - models.looked_at, 1)
 
 
-def _add_predicting(app: FastAPI, models: ServedModels, desk: Desk) -> None:
+class Predictions:
+    """Answers to requests for predictions: small bodies here, large ones aside."""
+
+    def __init__(self, desk: Desk, intake: Intake, aside: Aside | None) -> None:
+        self.desk = desk
+        self.intake = intake
+        self.aside = aside
+
+    async def answer(self, request: Request, serving: Serving, form: Form) -> Response:
+        scope = request.scope
+        question = Question(form, scope["request_id"], scope["began"], _arm(request))
+        type_ = request.headers.get("content-type", "application/json")
+        if not type_.lower().startswith("application/json"):
+            raise HTTPException(415, f"content-type: is {type_[:100]!r}. Next: send application/json")
+        body = await self.intake.receive(request)
+        if body.large and self.aside:
+            reply = await self.aside.answer(question, serving, body)
+            content, version, arm = reply.content, reply.version, reply.arm
+        else:
+            told = await question.answered(self.desk, serving, await self._read(body))
+            content, version, arm = pydantic_core.to_json(told), told["version"] or "", told["arm"] or "both"
+        scope["answered_by"] = scope["answered_by"][0], version, arm
+        return Response(content, media_type="application/json")
+
+    @staticmethod
+    async def _read(body: Body) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(parsed, body.whole()) if body.large else parsed(body.whole())
+        finally:
+            body.let_go()
+
+
+def _add_predicting(app: FastAPI, models: ServedModels, predictions: Predictions) -> None:
     """The request path: plain routes, since what FastAPI does for an endpoint takes as long as a small model."""
 
     async def predict(request: Request) -> Response:
-        serving = _serving(request, models, request.path_params["name"])
-        content = await _content(request)
-        if len(content) != 1 or (kind := next(iter(content))) not in ("entities", "rows"):
-            raise RequestError("request body", "must have either `entities` or `rows`, and nothing else", "see /docs")
-        rows, request_id = rows_of(content[kind], kind), request.scope["request_id"]
-        asked = Asked(rows, kind == "entities", request_id, _arm(request))
-        answer = await desk.answer(serving, asked)
-        return await _response(request, _prediction(serving, answer))
+        return await predictions.answer(request, _serving(request, models, request.path_params["name"]), "predict")
 
     async def invocations(request: Request) -> Response:
         name = request.path_params.get("name") or request.query_params.get("model") or _only_model(models)
-        serving = _serving(request, models, name)
-        content = await _content(request)
-        rows = rows_of_invocation(content, serving.champion.checker.order)
-        answer = await desk.answer(serving, Asked(rows, None, request.scope["request_id"], _arm(request)))
-        return await _response(request, {"predictions": answer.scores, **_by(answer)})
+        return await predictions.answer(request, _serving(request, models, name), "invocations")
 
     # First of all routes, since they are tried in turn.
     app.router.routes[:0] = [
@@ -187,36 +207,6 @@ def _arm(request: Request) -> Any:
     if arm not in (None, "champion", "challenger"):
         raise RequestError("parameter 'arm'", f"is {arm[:40]!r}, not champion or challenger", "leave it out")
     return arm
-
-
-async def _content(request: Request) -> dict[str, Any]:
-    type_ = request.headers.get("content-type", "application/json")
-    if not type_.lower().startswith("application/json"):
-        raise HTTPException(415, f"content-type: is {type_[:100]!r}. Next: send application/json")
-    body = await body_of(request)
-    return parsed(body) if len(body) < LARGE_BODY else await asyncio.to_thread(parsed, body)
-
-
-async def _response(request: Request, content: dict[str, Any]) -> Response:
-    request.scope["answered_by"] = (
-        request.scope["answered_by"][0],
-        content["version"] or "",
-        content["arm"] or "both",
-    )
-    return Response(pydantic_core.to_json(content), media_type="application/json")
-
-
-def _prediction(serving: Serving, answer: Answer) -> dict[str, Any]:
-    model = serving.champion.version.model
-    return {"model": model, **_by(answer), "scores": answer.scores, "as_of": answer.as_of or None}
-
-
-def _by(answer: Answer) -> dict[str, Any]:
-    """Who answered: version and arm of all rows, or of every row where they differ."""
-    if len(set(answer.arms)) == 1:
-        return {"version": answer.by[0].version.number, "arm": answer.arms[0]}
-    each = [{"version": by.version.number, "arm": arm} for by, arm in zip(answer.by, answer.arms, strict=True)]
-    return {"version": None, "arm": None, "answered_by": each}
 
 
 def _known(models: ServedModels) -> list[str]:

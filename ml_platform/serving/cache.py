@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -66,7 +65,7 @@ class BundleCache:
         hidden = self.folder / f".{uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            hidden.write_text(json.dumps({model: asdict(one) for model, one in traffic.items()}, indent=1))
+            hidden.write_text(json.dumps({model: one.to_json() for model, one in traffic.items()}, indent=1))
             hidden.rename(self.folder / "traffic.json")
         except OSError as error:
             LOG.warning("cannot write down who answers: %s", error)
@@ -75,14 +74,9 @@ class BundleCache:
         """Who answered when this was last written; nobody if that cannot be read."""
         try:
             content = json.loads((self.folder / "traffic.json").read_text())
-            return {model: _traffic(one) for model, one in content.items()}
+            return {model: Traffic.from_json(one) for model, one in content.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             LOG.warning("cannot read who answered: %s", error)
             return {}
-
-
-def _traffic(content: dict) -> Traffic:
-    versions = {arm: Version(**content[arm]) if content[arm] else None for arm in ("champion", "challenger")}
-    return Traffic(**{**content, **versions})

@@ -1,4 +1,4 @@
-"""What every request passes before and after its endpoint: key, id, time limit, log and metrics. And the limit of bodies."""
+"""What every request passes before and after its endpoint: key, id, time limit, log and metrics."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +16,6 @@ from ml_platform.serving.metrics import Metrics
 
 LOG = logging.getLogger("ml_platform.serving.requests")
 TIMEOUT = 10.0  # seconds for a request, from its first byte
-MAX_BODY = 32 << 20  # bytes
 SLOW = 1.0  # seconds from which on a request is in the log though it went well
 OPEN = ("/health", "/ready", "/metrics")  # asked by machines that have no key, and tell no data
 REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}")
@@ -30,15 +28,25 @@ class Guard:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # nothing is spoken here but HTTP
+            return
+        began = scope["began"] = time.perf_counter()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given if REQUEST_ID.fullmatch(given) else os.urandom(12).hex().encode()
         scope["request_id"] = request_id.decode()
-        status = 0
+        status, owing = 0, False
+
+        async def hear() -> Message:
+            nonlocal owing
+            owing = True
+            message = await receive()
+            owing = False
+            return message
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -53,9 +61,11 @@ class Guard:
                 await refuse(answer, 401, "give the API key: `Authorization: Bearer <key>` or `X-API-Key: <key>`")
             else:
                 async with asyncio.timeout(TIMEOUT):
-                    await self.app(scope, receive, answer)
+                    await self.app(scope, hear, answer)
         except TimeoutError:
-            if not status:
+            if not status and owing:
+                await refuse(answer, 408, f"request body: was not there within {TIMEOUT:g} s")
+            elif not status:
                 await refuse(answer, 504, f"there was no answer within {TIMEOUT:g} s")
         except ClientDisconnect:
             status = status or 499  # nobody is there to be answered
@@ -99,24 +109,3 @@ async def refuse(send: Send, status: int, detail: str) -> None:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps({"detail": detail}).encode()})
-
-
-async def body_of(request: Request) -> bytes:
-    """The body of a request, never more than `MAX_BODY` of it.
-
-    Raises:
-        HTTPException: 413 if it is larger.
-    """
-    announced = request.headers.get("content-length", "0")
-    parts: list[bytes] = []
-    size = int(announced) if announced.isdecimal() and len(announced) < 20 else 0
-    if size <= MAX_BODY:
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > MAX_BODY:
-                break
-            parts.append(part)
-    if size > MAX_BODY:
-        raise HTTPException(413, f"request body: is larger than {MAX_BODY} bytes. Next: send several requests")
-    return parts[0] if len(parts) == 1 else b"".join(parts)

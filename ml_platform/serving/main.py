@@ -1,40 +1,46 @@
 """Process main of the model server: `python -m ml_platform.serving.main`."""
 
-import logging
-import os
-import sys
+import resource
+from typing import Any, cast
 
 import uvicorn
 
-from ml_platform.core.settings import load_settings
-from ml_platform.core.threads import wait_passively
+from ml_platform.core.settings import Settings, load_settings
 from ml_platform.serving.app import create_app
+from ml_platform.serving.aside import Aside
+from ml_platform.serving.connections import Door
 from ml_platform.serving.guard import TIMEOUT
-from ml_platform.serving.json_log import JsonFormatter
+from ml_platform.serving.metrics import Metrics
+from ml_platform.serving.process import prepare
 
-THREAD_SWITCH = 0.0005  # seconds that a busy thread, such as one that loads a bundle, keeps requests waiting
+SPARE_FILES = 256  # beside connections: bundles, databases, logs
 
 
-def main() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # an unreachable registry is reported in words of ours
-    # Small batches are slower on several threads than on one. Libraries read this when a bundle first loads them.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    wait_passively()
-    sys.setswitchinterval(THREAD_SWITCH)
-    settings = load_settings()
-    uvicorn.run(
-        create_app(settings),
+def configured(settings: Settings, metrics: Metrics, aside: Aside | None) -> uvicorn.Config:
+    """The server as uvicorn is to run it."""
+    door = Door(settings.model_server_connections, metrics.sent_away)
+    return uvicorn.Config(
+        create_app(settings, metrics, aside),
         host=settings.model_server_host,
         port=settings.model_server_port,
+        http=cast(Any, door.connection),  # it is called, and that is all that uvicorn does with it
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
         # On SIGTERM: no new connections, requests in flight are answered, then the prediction log is written.
         timeout_graceful_shutdown=int(TIMEOUT) + 1,
     )
+
+
+def main() -> None:
+    prepare()
+    settings = load_settings()
+    files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(files, settings.model_server_connections + SPARE_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, most_files), most_files))
+    metrics = Metrics()
+    uvicorn.Server(configured(settings, metrics, Aside(metrics))).run()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ml_platform.resources.prediction_log import LogState
 from ml_platform.serving.models import ServedModels
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -29,19 +30,19 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.failed = Counter(
+        self._failed = Counter(
             "ml_platform_failed_rows",
             "Rows that a version could not score, though they were right",
             ("model", "version", "arm"),
             registry=self.registry,
         )
-        self.shadow_skipped = Counter(
+        self._shadow_skipped = Counter(
             "ml_platform_shadow_skipped_rows",
             "Rows that a shadow did not score because it could not keep up",
             ("model",),
             registry=self.registry,
         )
-        self.batches = Histogram(
+        self._batches = Histogram(
             "ml_platform_batch_rows",
             "Rows that one call of a model scores",
             ("model",),
@@ -49,12 +50,28 @@ class Metrics:
             registry=self.registry,
         )
 
-    def batch(self, model: str, rows: int) -> None:
-        self.batches.labels(model).observe(rows)
+        self._sent_away = Counter(
+            "ml_platform_refused_connections",
+            "Connections that were ended, or made room, for what they cost",
+            ("reason",),
+            registry=self.registry,
+        )
 
-    def watch(self, models: ServedModels, lost: Callable[[], int]) -> None:
-        """Show what is served, and how many rows the prediction log has lost."""
-        self.registry.register(_State(models, lost))
+    def failed(self, model: str, version: str, arm: str, rows: int) -> None:
+        self._failed.labels(model, version, arm).inc(rows)
+
+    def shadow_skipped(self, model: str, rows: int) -> None:
+        self._shadow_skipped.labels(model).inc(rows)
+
+    def batch(self, model: str, rows: int) -> None:
+        self._batches.labels(model).observe(rows)
+
+    def sent_away(self, reason: str) -> None:
+        self._sent_away.labels(reason).inc()
+
+    def watch(self, models: ServedModels, log: Callable[[], LogState], held: Callable[[], int]) -> None:
+        """Show what is served, how the prediction log does, and the bytes of large bodies."""
+        self.registry.register(_State(models, log, held))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
@@ -63,9 +80,10 @@ class Metrics:
 class _State:
     """What is so at the moment of asking."""
 
-    def __init__(self, models: ServedModels, lost: Callable[[], int]) -> None:
+    def __init__(self, models: ServedModels, log: Callable[[], LogState], held: Callable[[], int]) -> None:
         self.models = models
-        self.lost = lost
+        self.log = log
+        self.held = held
 
     def collect(self) -> Iterator[Metric]:
         served = list(self.models.served.values())
@@ -91,8 +109,15 @@ class _State:
         )
         for version in list(self.models.refused):
             refused.add_metric([version.model, version.number], 1)
+        log = self.log()
         lost = CounterMetricFamily("ml_platform_prediction_log_lost_rows", "Rows that the prediction log gave up")
-        lost.add_metric([], self.lost())
+        lost.add_metric([], log.lost)
+        unwritten = GaugeMetricFamily("ml_platform_prediction_log_waiting_rows", "Rows of the log in memory")
+        unwritten.add_metric([], log.waiting)
+        spooled = GaugeMetricFamily(
+            "ml_platform_prediction_log_spooled_bytes", "What of the log the lake has not taken yet"
+        )
+        spooled.add_metric([], log.spooled)
         kept = GaugeMetricFamily(
             "ml_platform_model_kept",
             "Models served as before, since the registry has no sense or version",
@@ -104,4 +129,6 @@ class _State:
             "ml_platform_registry_answered_timestamp_seconds", "When the registry last answered; 0 if it has not yet"
         )
         answered.add_metric([], self.models.looked_at or 0.0)
-        yield from (loaded, share, waiting, refused, kept, answered, lost)
+        held = GaugeMetricFamily("ml_platform_large_bodies_bytes", "Large bodies that are being received or answered")
+        held.add_metric([], self.held())
+        yield from (held, loaded, share, waiting, refused, kept, answered, lost, unwritten, spooled)

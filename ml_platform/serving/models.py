@@ -8,16 +8,18 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import BundleError, PlatformError, RegistryError
+from ml_platform.core.settings import Settings
 from ml_platform.registry.bundle import Bundle, unpack
 from ml_platform.registry.versions import Version
-from ml_platform.resources.online_store import OnlineStore, SqliteStore
+from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
 from ml_platform.resources.registry import Registry
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving.batching import Batcher
 from ml_platform.serving.cache import BundleCache
 from ml_platform.serving.probation import Probation, self_test
-from ml_platform.serving.requests import Checker
+from ml_platform.serving.requests import MAX_STRING, Checker
 from ml_platform.serving.scoring import score_together
 
 LOG = logging.getLogger("ml_platform.serving")
@@ -45,6 +47,12 @@ class Serving:
     challenger: Served | None
     traffic: Traffic
 
+    @property
+    def actual(self) -> Traffic:
+        """The traffic as it is: with the versions that are loaded."""
+        challenger = self.challenger.version if self.challenger else None
+        return replace(self.traffic, champion=self.champion.version, challenger=challenger)
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -65,6 +73,7 @@ class ServedModels:
     plugins: Collection[str] = ()
     probation: Callable[[Mapping[str, bytes], str, Collection[str]], None] = field(default_factory=Probation)
     on_batch: Callable[[str, int], None] = lambda model, rows: None
+    most_characters: int = MAX_STRING  # of a string in a request
     clock: Callable[[], float] = time.time
     served: dict[str, Serving] = field(default_factory=dict)
     wanted: dict[str, Traffic] = field(default_factory=dict)
@@ -75,6 +84,31 @@ class ServedModels:
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "scoring"))
     shadow_pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "shadow"))
     _remembered: dict[str, Traffic] | None = None
+
+    @classmethod
+    def at(cls, settings: Settings, on_batch: Callable[[str, int], None]) -> "ServedModels":
+        """None yet, of the registry, the online store and the cache in the settings."""
+        return cls(
+            Registry.at(settings),
+            online_store_at(settings),
+            BundleCache(settings.home / "bundles"),
+            plugins=_plugins(settings),
+            on_batch=on_batch,
+            most_characters=settings.model_server_string,
+        )
+
+    def take(self, model: str, traffic: Traffic) -> Serving:
+        """Serve exactly this, whatever the registry says.
+
+        Raises:
+            RegistryError: if one of the versions cannot be loaded now.
+        """
+        self.wanted = {**self.wanted, model: traffic}
+        serving = self._serving(model, traffic)
+        if serving is None or serving.actual != traffic:
+            raise RegistryError(f"{model}/deployment", "a version cannot be loaded", "try again")
+        self.served[model] = serving
+        return serving
 
     def follow(self, every: float, stop: threading.Event) -> None:
         """Keep serving what the registry says, until `stop`."""
@@ -117,7 +151,7 @@ class ServedModels:
                 traffic[model] = before
         self.kept, self.looked_at = kept, self.clock()
         self._take_all({model: one for model, one in traffic.items() if one.champion})
-        serving = {model: _actual(one) for model, one in self.served.items()}
+        serving = {model: one.actual for model, one in self.served.items()}
         if serving != self._remembered:
             self.cache.remember(serving)
             self._remembered = serving
@@ -188,7 +222,7 @@ class ServedModels:
         self_test(bundle, version.label)
         if known is None:
             self.cache.save(version, files)
-        checker = Checker(bundle.schema)
+        checker = Checker(bundle.schema, self.most_characters)
         score = partial(score_together, bundle, checker, self.store)
         inline = isinstance(
             self.store, SqliteStore
@@ -199,6 +233,10 @@ class ServedModels:
         return Served(version, bundle, self.clock(), checker, batcher, shadow)
 
 
-def _actual(serving: Serving) -> Traffic:
-    challenger = serving.challenger.version if serving.challenger else None
-    return replace(serving.traffic, champion=serving.champion.version, challenger=challenger)
+def _plugins(settings: Settings) -> frozenset[str]:
+    """The trainers of one's own that the server's project declares; no bundle may bring others."""
+    try:
+        return catalog_at(settings).plugins
+    except PlatformError as error:
+        LOG.error("no trainers of the project can be loaded, only built-in ones: %s", error)
+        return frozenset()

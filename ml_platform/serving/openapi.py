@@ -18,12 +18,16 @@ TYPES: dict[str, Schema] = {
 }
 NUMBER: Schema = {"type": "number"}
 ERRORS = {
+    400: "The request is no HTTP/1.1",
     401: "No API key, or a wrong one",
     404: "The model is not served any more",
+    408: "The request did not come in time",
     413: "The body is too large",
-    415: "The body is no JSON by its content type",
-    422: "The request is not what the model needs; `detail` names row and field",
-    503: "Features cannot be looked up",
+    414: "The URL is too long",
+    415: "The body is no JSON by its content type, or is compressed",
+    422: "The request is not what the model needs; `detail` names row and field, or the key that is there twice",
+    431: "The headers are too large or too many",
+    503: "Features cannot be looked up, or there is no room for a large body or another connection now",
     504: "There was no answer in time",
 }
 
@@ -35,16 +39,18 @@ def document(app: FastAPI, models: ServedModels, needs_key: bool) -> Schema:
     schemas["Refusal"] = _object({"detail": {"type": "string"}}, ["detail"])
     for name, serving in sorted(models.served.items()):
         bundle = serving.champion.bundle
-        schemas |= _schemas(name, bundle)
+        schemas |= _schemas(name, bundle, models.most_characters)
         for kind, request, response in (("predict", "Rows", "Scores"), ("invocations", "Invocation", "Predictions")):
-            found["paths"][f"/models/{name}/{kind}"] = {"post": _operation(name, kind, request, response)}
+            found["paths"][f"/models/{name}/{kind}"] = {
+                "post": _operation(name, kind, request, response, bool(serving.challenger))
+            }
     if needs_key:
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"key": []}]
     return found
 
 
-def _operation(name: str, kind: str, request: str, response: str) -> Schema:
+def _operation(name: str, kind: str, request: str, response: str, challenged: bool) -> Schema:
     return {
         "operationId": f"{kind}_{name}",
         "summary": f"{name}: {kind}",
@@ -53,8 +59,9 @@ def _operation(name: str, kind: str, request: str, response: str) -> Schema:
             {
                 "name": "arm",
                 "in": "query",
-                "schema": {"enum": ["champion", "challenger"]},
-                "description": "Who shall answer",
+                "schema": {"enum": ["champion", "challenger"] if challenged else ["champion"]},
+                "description": "Who shall answer, whatever the traffic"
+                + ("" if challenged else ". There is no challenger now: it would be 422"),
             }
         ],
         "requestBody": {"required": True, "content": _json(f"{name}.{request}")},
@@ -65,12 +72,14 @@ def _operation(name: str, kind: str, request: str, response: str) -> Schema:
     }
 
 
-def _schemas(name: str, bundle: Bundle) -> dict[str, Schema]:
+def _schemas(name: str, bundle: Bundle, most_characters: int) -> dict[str, Schema]:
     schema = bundle.schema
-    full = _full_row(schema)
+    given = _given(schema, most_characters)
+    full = _full_row(schema, given)
     rows: Schema = {"rows": _list(full)}
     if schema.views and not schema.rolling:
-        rows["entities"] = _list(_entity_row(schema))
+        asked = {name: given[name] for name in (*schema.entities, *schema.request)}
+        rows["entities"] = _list(_object(asked, [*asked]))
     score: Schema = {"multiclass_classification": {"type": "array", "items": NUMBER}}.get(bundle.spec.task, NUMBER)
     if bundle.spec.task == "binary_classification":
         score = {**NUMBER, "minimum": 0, "maximum": 1}
@@ -97,20 +106,18 @@ def _schemas(name: str, bundle: Bundle) -> dict[str, Schema]:
     }
 
 
-def _entity_row(schema: InputSchema) -> Schema:
-    ids = {view.entity: _or_null(TYPES["string" if view.entity_type == "string" else "int64"]) for view in schema.views}
-    return _object({**ids, **_request(schema)}, [*{**ids, **schema.request}])
-
-
-def _full_row(schema: InputSchema) -> Schema:
-    features = {name: {**_or_null(NUMBER), "default": default} for name, default in schema.features.items()}
-    properties = {**{name: {} for name in schema.entities}, **features, **_request(schema)}
-    return _object(properties, [*{**schema.features, **schema.request}])
-
-
-def _request(schema: InputSchema) -> dict[str, Schema]:
+def _given(schema: InputSchema, most_characters: int) -> dict[str, Schema]:
+    """What only a request can say: ids, and request columns."""
+    types = TYPES | {"string": {**TYPES["string"], "maxLength": most_characters}}
+    ids = {view.entity: _or_null(types["string" if view.entity_type == "string" else "int64"]) for view in schema.views}
     # An integer column is a number to the model, whatever it was in the source.
-    return {name: TYPES.get(type_, NUMBER) if type_ != "int64" else NUMBER for name, type_ in schema.request.items()}
+    request = {name: types.get(type_, NUMBER) if type_ != "int64" else NUMBER for name, type_ in schema.request.items()}
+    return {**ids, **request}
+
+
+def _full_row(schema: InputSchema, given: dict[str, Schema]) -> Schema:
+    features = {name: {**_or_null(NUMBER), "default": default} for name, default in schema.features.items()}
+    return _object({**features, **given}, [*{**schema.features, **schema.request}])
 
 
 def _split() -> Schema:

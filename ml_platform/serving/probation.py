@@ -98,7 +98,7 @@ def main() -> None:
     files = _read(sys.stdin.buffer)
     with contextlib.suppress(ImportError):  # in an image for other models
         import torch  # noqa: F401  # its own memory does not count: it is mapped before the limit is there
-    most = _allocated() + int(memory)
+    most = allocated() + int(memory)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     refused = ""
@@ -115,7 +115,7 @@ def main() -> None:
     os._exit(0)  # at once, whatever was started
 
 
-def _allocated() -> int:
+def allocated() -> int:
     """Bytes of private memory that this process has mapped for data."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):

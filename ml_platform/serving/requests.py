@@ -12,17 +12,20 @@ from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
+import jiter
 import numpy as np
-import pydantic_core
 
 from ml_platform.core.errors import RequestError
-from ml_platform.registry.bundle import InputSchema, ViewSchema
+from ml_platform.registry.bundle import InputSchema
 from ml_platform.resources.online_store import OnlineStore
 
 MAX_ROWS = 10_000
+MAX_VALUES = 4_000_000  # of a body: read, a value takes a hundred bytes where it was two
+MAX_STRING = 4_096  # characters, unless the server's settings say otherwise
 EXPLAINED = "see /docs or GET /models/<model>"
 NUMBERS = {float, int}
-DTYPES = {"timestamp": "datetime64[us]", "bool": "bool", "string": None}
+# Strings as objects: an array of numpy's own strings has for each the room that the longest one takes.
+DTYPES = {"timestamp": "datetime64[us]", "bool": "bool", "string": "object"}
 
 Row = Mapping[str, Any]
 
@@ -31,12 +34,15 @@ def parsed(body: bytes) -> dict[str, Any]:
     """The body as a JSON object. NaN and Infinity pass here, so that the field that has them can be named.
 
     Raises:
-        RequestError: if it is none, or nested deeper than 200 levels.
+        RequestError: if it is none, nested deeper than 200 levels, has a key twice, or more than `MAX_VALUES` values.
     """
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise RequestError("request body", f"has more than {MAX_VALUES} values", "send several requests")
     try:
-        content = pydantic_core.from_json(body)
+        content = jiter.from_json(body, catch_duplicate_keys=True)
     except ValueError as error:
-        raise RequestError("request body", f"is no JSON that can be read: {error}", "send a JSON object") from error
+        problem = f"is no JSON that can be read: {_clipped(str(error), 300)}"
+        raise RequestError("request body", problem, "send a JSON object") from error
     if not isinstance(content, dict):
         raise RequestError("request body", f"is {_kind(content)}, not an object", "send {'entities': [...]}")
     return content
@@ -76,9 +82,10 @@ class Checked:
 
 @dataclass(frozen=True)
 class Checker:
-    """Checks rows against the input schema of one bundle."""
+    """Checks rows against the input schema of one bundle; strings have `most_characters` at most."""
 
     schema: InputSchema
+    most_characters: int = MAX_STRING
 
     # Once a bundle: to ask the schema for them costs each request as much as its features do.
     @cached_property
@@ -93,6 +100,10 @@ class Checker:
     def order(self) -> tuple[str, ...]:
         """Of values that come without names."""
         return (*self.features, *self.schema.request)
+
+    @cached_property
+    def _id_types(self) -> dict[str, str]:
+        return {view.entity: view.entity_type for view in self.schema.views}
 
     @cached_property
     def _features_as_set(self) -> frozenset[str]:
@@ -123,16 +134,24 @@ class Checker:
             next_step = "send `rows` with every feature; GET /models/<model> lists them"
             raise RequestError("field 'entities'", problem, next_step)
         _only(rows, self._of_entities)
-        ids = {view.name: [_entity(row, n, view) for n, row in enumerate(rows)] for view in self.schema.views}
-        return Checked(rows, self._request(rows), None, ids)
+        by_entity = {
+            name: [self._id(_required(row, n, name), n, name, type_) for n, row in enumerate(rows)]
+            for name, type_ in self._id_types.items()
+        }
+        return Checked(
+            rows, self._request(rows), None, {view.name: by_entity[view.entity] for view in self.schema.views}
+        )
 
     def rows(self, rows: Sequence[Row]) -> Checked:
-        """Rows that give every feature themselves; null stands for the feature's default.
+        """Rows that give every feature themselves; null stands for the feature's default. Ids may be given too.
 
         Raises:
             RequestError: naming row and field, if one is missing, unknown or of the wrong type.
         """
         _only(rows, self._of_rows)
+        for name, type_ in self._id_types.items():
+            for position, row in enumerate(rows):
+                self._id(row.get(name), position, name, type_)
         return Checked(rows, self._request(rows), [self._features(row, n) for n, row in enumerate(rows)], {})
 
     def columns(
@@ -177,7 +196,29 @@ class Checker:
         return found_rows
 
     def _request(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
-        return {name: _request_column(rows, name, type_) for name, type_ in self.schema.request.items()}
+        return {name: self._request_column(rows, name, type_) for name, type_ in self.schema.request.items()}
+
+    def _request_column(self, rows: Sequence[Row], name: str, type_: str) -> list[Any]:
+        check = {"timestamp": _time, "bool": _flag, "string": self._text}.get(type_, _number)
+        return [check(_required(row, position, name), position, name) for position, row in enumerate(rows)]
+
+    def _text(self, value: Any, position: int, name: str) -> str:
+        if not isinstance(value, str):
+            raise _error(position, name, f"must be a string, not {_shown(value)}")
+        if len(value) > self.most_characters:
+            problem = f"has {len(value)} characters (at most {self.most_characters}): {_shown(value)}"
+            raise _error(position, name, problem)
+        return value
+
+    def _id(self, value: Any, position: int, name: str, type_: str) -> int | str | None:
+        """The id by which to look up; null, as in training, is nobody."""
+        if value is None:
+            return None
+        if type_ == "string":
+            return self._text(value, position, name)
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+            raise _error(position, name, f"must be a 64-bit integer, not {_shown(value)}")
+        return value
 
     @cached_property
     def _pick(self) -> itemgetter:
@@ -200,19 +241,16 @@ class Checker:
 def _only(rows: Sequence[Row], allowed: Mapping[str, None]) -> None:
     for position, row in enumerate(rows):
         if not row.keys() <= allowed.keys():
-            unknown = min(row.keys() - allowed.keys())
-            raise _error(position, unknown, f"is not a field of this model; there are {', '.join(allowed)}")
+            unknown = next(name for name in row if name not in allowed)
+            raise _error(
+                position, _clipped(unknown, 100), f"is not a field of this model; there are {', '.join(allowed)}"
+            )
 
 
 def _required(row: Row, position: int, name: str) -> Any:
     if name not in row:
         raise _error(position, name, "is missing")
     return row[name]
-
-
-def _request_column(rows: Sequence[Row], name: str, type_: str) -> list[Any]:
-    check = {"timestamp": _time, "bool": _flag, "string": _text}.get(type_, _number)
-    return [check(_required(row, position, name), position, name) for position, row in enumerate(rows)]
 
 
 def _number(value: Any, position: int, name: str) -> float:
@@ -231,24 +269,6 @@ def _flag(value: Any, position: int, name: str) -> bool:
     raise _error(position, name, f"must be true or false, not {_shown(value)}")
 
 
-def _text(value: Any, position: int, name: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise _error(position, name, f"must be a string, not {_shown(value)}")
-
-
-def _entity(row: Row, position: int, view: ViewSchema) -> int | str | None:
-    """The id by which to look up; null, as in training, is nobody."""
-    value = _required(row, position, view.entity)
-    if value is None:
-        return None
-    if view.entity_type == "string":
-        return _text(value, position, view.entity)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-        raise _error(position, view.entity, f"must be a 64-bit integer, not {_shown(value)}")
-    return value
-
-
 def _time(value: Any, position: int, name: str) -> datetime:
     try:
         time = datetime.fromisoformat(value)
@@ -264,7 +284,13 @@ def _error(position: int, field: str, problem: str) -> RequestError:
 
 def _shown(value: Any) -> str:
     """The beginning of a value that a client sent, whatever it is: a very long integer cannot even be printed."""
-    return repr("a very long integer" if isinstance(value, int) and abs(value) >= 2**200 else str(value)[:40])
+    if isinstance(value, list | dict):
+        return _kind(value)
+    return repr("a very long integer" if isinstance(value, int) and abs(value) >= 2**200 else _clipped(str(value), 40))
+
+
+def _clipped(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _kind(value: Any) -> str:

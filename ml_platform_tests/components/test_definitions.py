@@ -86,7 +86,7 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
             for name in ("customer_bursts", "customer_windows", "terminal_frauds", "terminal_windows")
         },
         "features/online_store": {"online_matches_offline"},
-        "fraud_detection/training_set": {"no_future_information", "every_row_has_a_label"},
+        "fraud_detection/training_set": {"no_future_information", "each_row_is_there_once", "every_row_has_a_label"},
         "fraud_detection/deployment": {"serving_matches_training"},
         "fraud_detection/predictions": {"every_row_has_a_score"},
         "fraud_detection/evaluation": {

@@ -15,7 +15,8 @@ from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AutomationSpec, RolloutSpec
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.prediction_log import Prediction, PredictionLog
+from ml_platform.resources.prediction_log import PredictionLog
+from ml_platform.resources.prediction_rows import Prediction
 from ml_platform.rollout.standing import Standing
 from ml_platform.rollout.state import Rollout
 from ml_platform_tests.resources.memory import MemoryRegistry, ToldServer

@@ -30,6 +30,7 @@ import ml_platform.serving.main
 import ml_platform.resources.registry, ml_platform.resources.online_store, ml_platform.resources.prediction_log
 import ml_platform.training.trainers.mlp
 import ml_platform.resources.feast_store
+import ml_platform.serving.bulk
 import mlflow.artifacts, boto3, redis, psycopg, httptools, uvloop
 """
 

@@ -18,7 +18,8 @@ from ml_platform.core.spec import AbortSpec, ModelSpec, RolloutSpec
 from ml_platform.evaluation.report import ChampionReport
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.lake import Lake
-from ml_platform.resources.prediction_log import Prediction, PredictionLog
+from ml_platform.resources.prediction_log import PredictionLog
+from ml_platform.resources.prediction_rows import Prediction
 from ml_platform.resources.release import Begun, Deployed, deploy, progress, promote, roll_back
 from ml_platform.resources.verdict import REPORT
 from ml_platform.rollout.plan import Hold

@@ -9,7 +9,7 @@ import pytest
 from ml_platform.core.spec import AbortSpec, MetricLimitSpec, RolloutSpec
 from ml_platform.core.tasks import Task
 from ml_platform.registry.versions import Aliases, Version
-from ml_platform.resources.prediction_log import Prediction, as_table
+from ml_platform.resources.prediction_rows import Prediction, as_table
 from ml_platform.rollout.observations import LABEL, observe, row_losses
 from ml_platform.rollout.state import Rollout
 from ml_platform.rollout.traffic import Arm

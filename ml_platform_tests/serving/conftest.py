@@ -1,11 +1,15 @@
 """A server over HTTP, with a registry that says what it is told."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import httpx
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
@@ -16,14 +20,30 @@ from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Version
 from ml_platform.resources.online_store import online_store_at
+from ml_platform.resources.registry import Registry
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
+from ml_platform.serving.cache import BundleCache
 from ml_platform.serving.probation import Probation
-from ml_platform_tests.processes import eventually
+from ml_platform_tests.processes import eventually, free_port
 from ml_platform_tests.registry.test_bundle import make_bundle
+from ml_platform_tests.servers import server as running
 
 JUNE = datetime(2018, 6, 1, tzinfo=UTC)
 REQUEST = {"tx_amount": 12.5, "tx_datetime": "2018-06-01T10:00:00", "customer_id": 1, "terminal_id": 2}
+
+
+class Process(NamedTuple):
+    """A server as a real process."""
+
+    port: int
+    pid: int
+    home: Path
+    popen: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.home / "server.log").read_text().splitlines()]
 
 
 class Told:
@@ -79,16 +99,49 @@ def serving(
     settings: Settings, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[TestClient]:
     """A server whose online store knows the customers and terminals 1 and 2."""
-    store = online_store_at(settings)
-    for view in catalog.snapshot_views():
-        rows = pa.table({str(view.entity): [1, 2], **{name: [1.0, 2.0] for name in view.features}})
-        store.write(view, rows, JUNE)
-    monkeypatch.setattr(server.Registry, "at", lambda _: registry)
+    fill(settings, catalog)
+    monkeypatch.setattr(Registry, "at", lambda _: registry)
     monkeypatch.setattr(server, "SYNCHRONIZE_EVERY", 0.05)
     # A process of its own: test_probation.py has it.
     monkeypatch.setattr(Probation, "__call__", lambda *_: None)
     with TestClient(server.create_app(settings)) as client:
         yield client
+
+
+def fill(settings: Settings, catalog: Catalog) -> None:
+    store = online_store_at(settings)
+    for view in catalog.snapshot_views():
+        rows = pa.table({str(view.entity): [1, 2], **{name: [1.0, 2.0] for name in view.features}})
+        store.write(view, rows, JUNE)
+
+
+MAIN = """
+from ml_platform.serving import connections, guard, main
+connections.PATIENCE, guard.TIMEOUT = {patience}, {timeout}
+main.main()
+"""
+
+
+@contextmanager
+def process(
+    home: Path, catalog: Catalog, patience: float = 5.0, timeout: float = 10.0, **environment: str
+) -> Iterator[Process]:
+    """A server that is started without a registry, from what an earlier one left."""
+    registry, cache, port = Told(catalog), BundleCache(home / "bundles"), free_port()
+    for version in ("1", "2"):
+        cache.save(registry.version(version), registry.bundles[version])
+    cache.remember({"fraud": Traffic(registry.version("1"))})
+    fill(Settings(home=home), catalog)
+    url = f"http://127.0.0.1:{port}"
+    environment |= {
+        "ML_PLATFORM_HOME": str(home),
+        "ML_PLATFORM_MODEL_SERVER_PORT": str(port),
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+    }
+    command = [sys.executable, "-c", MAIN.format(patience=patience, timeout=timeout)]
+    with running(command, f"{url}/ready", home / "server.log", environment) as started:
+        eventually(lambda: httpx.get(f"{url}/ready").json()["models"] == ["fraud"])
+        yield Process(port, started.pid, home, started)
 
 
 def ready(client: TestClient) -> None:

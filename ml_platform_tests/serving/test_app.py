@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
 from ml_platform.resources.online_store import online_store_at
+from ml_platform.resources.registry import Registry
 from ml_platform.serving import app as server
 from ml_platform_tests.processes import eventually
 from ml_platform_tests.serving.conftest import JUNE, REQUEST, Told, ready, serving
@@ -60,6 +61,20 @@ def test_health_readiness_and_version(client: TestClient) -> None:
     described = client.get("/models/fraud").json()
     assert described["input"]["entities"] == ["customer_id", "terminal_id"]
     assert client.get("/models").json() == [described]
+
+
+def test_readiness_tells_how_the_prediction_log_does(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready(client)
+    assert client.get("/ready").json()["prediction_log"] == {"lost": 0, "waiting": 0, "spooled": 0, "trouble": ""}
+    client.post("/models/fraud/predict", json={"entities": [REQUEST] * 3})
+    assert client.get("/ready").json()["prediction_log"]["waiting"] == 3
+    assert "ml_platform_prediction_log_waiting_rows 3.0" in client.get("/metrics").text
+
+
+def test_home_that_cannot_be_written_is_no_reason_not_to_answer(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "prediction_log").write_bytes(b"where the spool should be")
+    ready(client)
+    assert client.post("/models/fraud/predict", json={"entities": [REQUEST]}).status_code == 200
 
 
 def test_new_champion_is_taken_without_a_failed_request(client: TestClient, registry: Told) -> None:
@@ -114,7 +129,7 @@ def test_server_is_not_ready_before_it_has_heard_of_the_champions(
     tmp_path: Path, registry: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.down = True
-    monkeypatch.setattr(server.Registry, "at", lambda _: registry)
+    monkeypatch.setattr(Registry, "at", lambda _: registry)
     with TestClient(server.create_app(Settings(home=tmp_path))) as client:
         assert client.get("/ready").status_code == 503
 

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
-from ml_platform.resources.prediction_log import Prediction
+from ml_platform.resources.prediction_log import LogState
+from ml_platform.resources.prediction_rows import Prediction
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
 from ml_platform_tests.processes import eventually
@@ -20,13 +21,14 @@ from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
 class Written:
     """A prediction log that can be looked into."""
 
-    lost = 0
-
     def __init__(self) -> None:
         self.rows: list[Prediction] = []
         self.closed = False
 
     def start(self) -> None: ...
+
+    def state(self) -> LogState:
+        return LogState()
 
     def add(self, model: str, predictions: Sequence[Prediction]) -> None:
         assert model == "fraud"
@@ -39,7 +41,7 @@ class Written:
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     log = Written()
-    monkeypatch.setattr(server, "PredictionLog", lambda *_: log)
+    monkeypatch.setattr(server, "PredictionLog", lambda *_, **__: log)
     return log
 
 

@@ -45,18 +45,6 @@ def test_key_is_never_shown() -> None:
     assert "sesame" not in repr(Settings(api_key=SecretStr("sesame")))
 
 
-def test_body_that_is_too_large_is_refused_whether_it_says_so_or_not(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ready(client)
-    monkeypatch.setattr(guard, "MAX_BODY", 1_000)
-    announced = client.post(PREDICT, content=b" " * 1_001, headers={"content-type": "application/json"})
-    streamed = client.post(PREDICT, content=iter([b" " * 600] * 2), headers={"content-type": "application/json"})
-    assert (announced.status_code, streamed.status_code) == (413, 413)
-    assert "larger than 1000 bytes" in announced.json()["detail"]
-    assert client.post(PREDICT, json=BODY).status_code == 200
-
-
 def test_body_of_another_type_is_415(client: TestClient) -> None:
     ready(client)
     answer = client.post(PREDICT, content=b"a,b\n1,2", headers={"content-type": "text/csv"})

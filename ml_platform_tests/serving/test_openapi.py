@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -20,7 +21,8 @@ from schemathesis.core.result import Ok
 
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings
-from ml_platform.serving import app as server
+from ml_platform.serving.main import configured
+from ml_platform.serving.metrics import Metrics
 from ml_platform_tests.processes import eventually, free_port
 from ml_platform_tests.selection import examples
 from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
@@ -61,7 +63,8 @@ def url(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[
         with serving(home, catalog, registry, patch):
             pass  # which fills the online store
         port = free_port()
-        process = uvicorn.Server(uvicorn.Config(server.create_app(home), port=port, log_config=None))
+        settings = home.model_copy(update={"model_server_port": port})
+        process = uvicorn.Server(configured(settings, Metrics(), aside=None))
         thread = threading.Thread(target=process.run)
         thread.start()
         address = f"http://127.0.0.1:{port}"
@@ -69,6 +72,43 @@ def url(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[
         yield address
         process.should_exit = True
         thread.join()
+
+
+def test_challenger_can_be_asked_for_while_there_is_one(client: TestClient, registry: Told) -> None:
+    """Without one it would be 422, which the document does not promise to answer."""
+
+    def arms() -> list[str]:
+        (arm,) = client.get("/openapi.json").json()["paths"][PREDICT]["post"]["parameters"]
+        return arm["schema"]["enum"]
+
+    ready(client)
+    assert arms() == ["champion"]
+    asked = {"url": f"{PREDICT}?arm=challenger", "json": {"entities": [REQUEST]}}
+    assert client.post(**asked).status_code == 422
+    registry.split = {"challenger": "2", "share": 0.5}
+    eventually(lambda: arms() == ["champion", "challenger"])
+    assert client.post(**asked).status_code == 200
+
+
+def test_limits_of_ids_and_strings_are_in_the_document(client: TestClient) -> None:
+    ready(client)
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    by_row = schemas["fraud.Rows"]["oneOf"][0]["properties"]["rows"]["items"]
+    assert by_row["properties"]["customer_id"]["type"] == ["integer", "null"]
+    assert "customer_id" not in by_row["required"]
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_pages_need_nothing_from_elsewhere_in_the_world(client: TestClient, page: str) -> None:
+    shown = client.get(page).text
+    loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", shown)
+    assert len(loaded) >= 2
+    assert not re.findall(r"https?://|(?<![:\w])//\w", shown)
+    for path in loaded:
+        found = client.get(path)
+        assert (found.status_code, len(found.content) > 1_000) == (200, True), path
+        if path.endswith(".css"):
+            assert not re.findall(r"url\(\s*[\"']?https?:|@import", found.text)
 
 
 def fetch(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
@@ -109,6 +149,93 @@ def test_value_of_the_wrong_kind_is_422_and_its_field_is_named(url: str, field: 
     status, answer = fetch(int(url.rsplit(":", 1)[1]), "POST", PREDICT, body)
     assert status == 422
     assert f"row 0, field '{field}'" in answer["detail"]
+
+
+keys = st.sampled_from(["entities", "rows", "inputs", "columns", "data", *REQUEST]) | st.text(max_size=5)
+odd = st.sampled_from(
+    [
+        10**400,
+        -(2**63),
+        2**63,
+        1e308,
+        -0.0,
+        "9" * 5_000,
+        "\\ud800",
+        "\x00",
+        "2018-06-01",
+        "0001-01-01T00:00:00+14:00",
+        True,
+    ]
+)
+likely = st.recursive(
+    json_values | odd,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=6),
+    max_leaves=20,
+)
+forms = st.sampled_from(["entities", "rows", "dataframe_split", "dataframe_records", "instances", "inputs"])
+ROWS = st.lists(
+    st.builds(lambda change: {**REQUEST, **change}, st.dictionaries(st.sampled_from([*REQUEST]), likely, max_size=2)),
+    max_size=3,
+)
+
+
+@given(
+    body=likely | st.dictionaries(forms, likely | ROWS, min_size=1, max_size=1),
+    path=st.sampled_from([PREDICT, "/models/fraud/invocations", "/invocations", f"{PREDICT}?arm=challenger"]),
+)
+@examples(300, suppress_health_check=SLOW, derandomize=True, database=None)
+def test_any_json_is_answered_or_refused(url: str, body: Any, path: str) -> None:
+    refused_or_right(url, path, json.dumps(body).encode(errors="surrogatepass"))
+
+
+@given(
+    body=st.binary(max_size=200)
+    | st.builds(lambda a, b: b'{"entities": [' + a + b"]}" + b, st.binary(max_size=50), st.binary(max_size=5))
+)
+@examples(100, suppress_health_check=SLOW, derandomize=True, database=None)
+def test_any_bytes_are_answered_or_refused(url: str, body: bytes) -> None:
+    refused_or_right(url, PREDICT, body)
+
+
+def refused_or_right(url: str, path: str, body: bytes) -> None:
+    status, answer = fetch(int(url.rsplit(":", 1)[1]), "POST", path, body)
+    if status == 200:
+        scores = answer.get("scores") or answer["predictions"]
+        assert all(0 <= score <= 1 for score in scores)
+    else:
+        assert 400 <= status < 500
+        assert 0 < len(answer["detail"]) < 2_000
+
+
+@given(
+    lines=st.lists(
+        st.builds(lambda name, value: name + b": " + value, st.binary(max_size=10), st.binary(max_size=20))
+        | st.sampled_from(
+            [
+                b"Content-Length: 3",
+                b"Content-Length: 0",
+                b"Transfer-Encoding: chunked",
+                b"Connection: close",
+                b"Upgrade: websocket",
+                b"Connection: Upgrade",
+                b"Expect: 100-continue",
+                b"Content-Type: text/x",
+            ]
+        ),
+        max_size=6,
+    ),
+    target=st.binary(max_size=30) | st.sampled_from([PREDICT.encode(), b"/health", b"/models/%ff%00", b"*"]),
+    body=st.sampled_from([b"", b"{}", b"3\r\n{} \r\n0\r\n\r\n"]) | st.binary(max_size=30),
+)
+@examples(200, suppress_health_check=SLOW, derandomize=True, database=None)
+def test_any_request_on_the_wire_has_an_end(url: str, lines: list[bytes], target: bytes, body: bytes) -> None:
+    port = int(url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as wire:
+        wire.sendall(b"POST " + target + b" HTTP/1.1\r\n" + b"\r\n".join([*lines, b"", b""]) + body)
+        wire.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: wire.recv(4_096), b""))
+    assert not answer or 100 <= int(answer[9:12]) < 500
+    assert fetch(port, "GET", "/health")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
-from ml_platform.serving.requests import Checker, Row
+from ml_platform.serving import requests
+from ml_platform.serving.requests import Checker, Row, parsed
 from ml_platform_tests.stores import at_store  # noqa: F401  # a fixture
 
 SCHEMA = InputSchema(
@@ -120,6 +121,72 @@ def test_missing_field_is_named(missing: str) -> None:
 def test_impossible_id_is_named(store: OnlineStore, user: Any) -> None:
     with pytest.raises(RequestError, match="field 'user': must be a 64-bit integer"):
         from_entities(SCHEMA, [{**ENTITY, "user": user}], store)
+
+
+@pytest.mark.parametrize("user", [1.5, True, 2**63, [1] * 1_000, "7", {"a": 1}])
+def test_ids_beside_full_rows_are_checked_too(user: Any) -> None:
+    assert from_rows(SCHEMA, [{**ROW, "user": 7}, {**ROW, "user": None}, ROW])["age"].tolist() == [0.0] * 3
+    with pytest.raises(RequestError, match="row 1, field 'user': must be a 64-bit integer") as refused:
+        from_rows(SCHEMA, [ROW, {**ROW, "user": user}])
+    assert len(str(refused.value)) < 300
+
+
+TEXTS = InputSchema({"note": "string"}, (ViewSchema("activity", "name", "string", {"clicks": -1.0}),))
+
+
+def test_strings_take_the_room_that_they_have_and_no_more() -> None:
+    """Padded to the longest, these would have 400 MB."""
+    rows = [{"note": "x" * 10_000 if number == 0 else "x", "clicks": 1.0} for number in range(10_000)]
+    checker = Checker(TEXTS, most_characters=10_000)
+    columns, _, _ = checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up")))
+    assert columns["note"].dtype == np.dtype(object)
+    assert columns["note"].nbytes == 80_000
+    assert columns["note"].tolist() == [row["note"] for row in rows]
+
+
+@pytest.mark.parametrize("field", ["note", "name"])
+@pytest.mark.parametrize("form", ["rows", "entities"])
+def test_string_that_is_too_long_is_named_and_not_repeated(field: str, form: str) -> None:
+    checker = Checker(TEXTS, most_characters=10)
+    row: dict[str, Any] = {"note": "x", "name": "y", **({"clicks": 1.0} if form == "rows" else {})}
+    assert getattr(checker, form)([row | {field: "z" * 10}])
+    with pytest.raises(RequestError, match=rf"row 0, field '{field}': has 1000 characters \(at most 10\)") as refused:
+        getattr(checker, form)([row | {field: "z" * 1_000}])
+    assert len(str(refused.value)) < 300
+
+
+def test_key_that_is_very_long_is_not_repeated() -> None:
+    with pytest.raises(RequestError, match="is not a field of this model") as refused:
+        from_rows(SCHEMA, [{**ROW, "x" * 1_000_000: 1}])
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"rows": [], "rows": []}', "rows"),
+        (b'{"rows": [{"amount": 5, "at": "now", "amount": 50}]}', "amount"),
+        (b'{"rows": [{"a": {"deep": [{"b": 1, "b": 1}]}}]}', "b"),
+        (b'{"rows": [{"amount": 5, "\\u0061mount": 50}]}', "amount"),
+    ],
+)
+def test_key_that_is_there_twice_is_refused_by_name(body: bytes, key: str) -> None:
+    with pytest.raises(RequestError, match=f'duplicate key "{key}"'):
+        parsed(body)
+
+
+def test_key_that_is_there_twice_and_very_long_is_not_repeated() -> None:
+    with pytest.raises(RequestError, match="duplicate key") as refused:
+        parsed(b'{"%s": 1, "%s": 2}' % (b"x" * 100_000, b"x" * 100_000))
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("piece", [b"{},", b"[],", b"1,", b'"",', b"[[],{}],"])
+def test_body_of_too_many_values_is_refused_before_it_is_read(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MAX_VALUES", 1_000)
+    assert parsed(b'{"rows": [' + piece * 100 + b"1]}")
+    with pytest.raises(RequestError, match="more than 1000 values"):
+        parsed(b'{"rows": [' + piece * 2_000 + b"1]}")
 
 
 def test_store_that_cannot_be_read_is_no_reason_for_defaults(tmp_path: Path) -> None:
