@@ -4,6 +4,7 @@ A value is what is written, exactly, or it is refused; the error says why, witho
 is; a fraction becomes the nearest float. NaN is null, of whatever type.
 """
 
+import json
 import math
 import re
 import struct
@@ -84,6 +85,26 @@ def of_json(type_: ColumnType, value: Any) -> Value | None:
     if type_ == "timestamp" and isinstance(value, str):
         return parsed(type_, value)
     raise ValueError(misfit(type_, value))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON of which every name has one value. NaN and Infinity pass, for the field that has them to be named.
+
+    Raises:
+        ValueError: if it is no JSON, nested too deeply to be read, or has two values for a name in one object.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_with_single_values)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _with_single_values(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise ValueError(f"two values for {name!r}")
+    return found
 
 
 def misfit(type_: ColumnType, value: Any) -> str:

@@ -70,23 +70,37 @@ def _open_parquet(path: Path, max_bytes: int) -> Opened:
         with explained(PARQUET, path):
             yield Batch(schema.empty_table().select(list(columns)), metadata.num_rows)  # the footer's count
             old_times = [name for name in columns if name in int96]
-            nanoseconds = read(old_times, "ns") if old_times else None
+            nanoseconds = _Lengths(read(old_times, "ns")) if old_times else None
             for batch in read(columns, "us"):
                 batch.validate(full=True)  # also finds text that is not UTF-8
                 rows = pa.Table.from_batches([batch]).select(list(columns))
                 if nanoseconds is not None:
-                    rows = _with_all_digits(rows, next(nanoseconds))
+                    rows = _with_all_digits(rows, nanoseconds.next(rows.num_rows))
                 yield Batch(rows, 0)
 
     return Opened(schema, False, False, batches)
 
 
-def _with_all_digits(rows: pa.Table, nanoseconds: pa.RecordBatch) -> pa.Table:
+class _Lengths:
+    """Batches as tables of other lengths: Arrow ends a batch where the dictionary of any column ends."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self.batches, self.rest = batches, pa.table({})
+
+    def next(self, rows: int) -> pa.Table:
+        while self.rest.num_rows < rows:
+            more = pa.Table.from_batches([next(self.batches)])
+            self.rest = pa.concat_tables([self.rest, more]) if self.rest.num_rows else more
+        found, self.rest = self.rest.slice(0, rows), self.rest.slice(rows)
+        return found
+
+
+def _with_all_digits(rows: pa.Table, nanoseconds: pa.Table) -> pa.Table:
     """Times of Spark's old type, as text where they have more digits than microseconds.
 
     As nanoseconds they reach from 1677 to 2262 and are wrapped round beyond; as microseconds they are cut off.
     """
-    for name in nanoseconds.schema.names:
+    for name in nanoseconds.column_names:
         micros, nanos = (pc.fill_null(one[name].cast(pa.int64()), 0).to_numpy() for one in (rows, nanoseconds))
         with np.errstate(over="ignore"):
             cut_off = nanos - micros * 1_000  # both wrap round alike

@@ -32,6 +32,7 @@ from ml_platform.core.values import (
     misfit,
     of_json,
     of_text,
+    parse_json,
     parsed,
 )
 from ml_platform.data.columns import (
@@ -50,7 +51,7 @@ from ml_platform.data.columns import (
     without_nan,
 )
 
-__all__ = ["ARROW_TYPES", "Converted", "converted", "may_become", "of_json", "of_text", "without_nan"]
+__all__ = ["ARROW_TYPES", "Converted", "converted", "may_become", "of_json", "of_text", "parse_json", "without_nan"]
 
 _JSON_KINDS = {
     **dict.fromkeys((*INTEGERS, *FLOATS), ("DOUBLE", "BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT")),

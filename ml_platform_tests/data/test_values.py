@@ -21,7 +21,7 @@ from ml_platform.core.spec import SourceSpec
 from ml_platform.core.values import FLOATS, INTEGERS, PATTERNS, TYPES, ColumnType, Value, of_json, of_text, parsed
 from ml_platform.data.contract import fit, misfit
 from ml_platform.data.formats import open_file
-from ml_platform.data.values import ARROW_TYPES, converted
+from ml_platform.data.values import ARROW_TYPES, converted, parse_json
 from ml_platform.resources.sql_origin import SqlRows
 from ml_platform_tests.selection import examples
 
@@ -414,6 +414,15 @@ def test_columns_of_text_are_read_as_their_values_are(type_: ColumnType, data: s
         except ValueError as error:
             value, reason = None, str(error)
         assert (found.values[row].as_py(), reasons.get(row)) == (value, reason), text
+
+
+def test_body_with_two_values_for_a_name_is_refused_as_a_line_is() -> None:
+    assert parse_json(b'{"a": {"b": 1}, "b": NaN}')["a"] == {"b": 1}
+    for text in ('{"amount": 5, "amount": 50}', '[{"a": {"x": 1, "y": 2, "x": 1}}]', '{"a": 1, "\\u0061": 2}'):
+        with pytest.raises(ValueError, match="two values for '(amount|x|a)'"):
+            parse_json(text)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
 
 
 def test_patterns_are_whole_and_know_ascii_alone() -> None:
