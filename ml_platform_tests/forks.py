@@ -28,7 +28,6 @@ WARM = (
     "torch",
     "torch._dynamo",
     "pandas",
-    "pandera.pandas",
     "pyarrow.dataset",
     "pyarrow.parquet",
     "duckdb",

@@ -136,7 +136,7 @@ def test_show_says_what_became_of_objects_and_rows(ingest: Ingest) -> None:
     assert [cell.strip() for cell in account.strip("│").split("│")][2:6] == ["3", "1", "2", "0"]
     assert "b.parquet" in shown
     assert "schema_conforms: column 'tx_datetime' is missing" in shown
-    assert "a.csv row 1: values_are_allowed: tx_amount: not greater_than_or_equal_to(0.0)" in shown
+    assert "a.csv row 1: values_are_allowed: tx_amount: less than min, 0.0" in shown
     assert "tx_amount=much" in shown
     assert " row " not in said("quarantine", "show", "transactions", DAY, "--rows", "0")
     assert "nothing of this day is in quarantine" in error("quarantine", "show", "transactions", "2018-04-09")

@@ -33,7 +33,7 @@ from ml_platform.data.across import repeated_keys
 from ml_platform.data.contract import CHECKS, arrow_schema
 from ml_platform.data.findings import Finding, Rules
 from ml_platform.data.ingest import Ingested, LandedFile, ingest
-from ml_platform.data.landing import LandedObject, Origin, fingerprint
+from ml_platform.data.landing import LandedObject, Origin, fingerprint, strays_of, why_unread
 from ml_platform.data.staging import Stage
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY, decision_on, look_back, record
@@ -97,7 +97,7 @@ def raw_asset(spec: SourceSpec, catalog: Catalog) -> dg.AssetsDefinition:
             dependency(keys.landed(spec.name)),
             *(dependency(keys.raw(other), days_back(days - 1, 0)) for other, days in references.items()),
         ],
-        kinds={"parquet", "pandas"},
+        kinds={"parquet", "pyarrow"},
         description=f"Rows that honour the contract. {spec.description}",
     )
     def raw(
@@ -113,12 +113,14 @@ def ingest_day(spec: SourceSpec, day: date, catalog: Catalog, origins: Origins, 
     origin = origins.of(spec)
     with tempfile.TemporaryDirectory(prefix="ml_platform-") as folder:
         objects = origin.of_day(spec, day)
-        files = fetch_all(origin, spec, objects, Path(folder))
+        read = [found for found in objects if not why_unread(spec.name, found.key)]
+        files = fetch_all(origin, spec, read, Path(folder))
         decision = decision_on(lake, spec.name, day, fingerprint(objects))
         back, judged_by = look_back(lake, catalog, spec, day)
         before = lake.manifest(keys.raw(spec.name), day)
-        ingested = ingest(spec, day, files, back, Path(folder), decision)
-        manifest = record(lake, spec, day, files, origin.url, ingested, judged_by)
+        strays = strays_of(origin, spec, objects)
+        ingested = ingest(spec, day, files, back, Path(folder), decision, strays)
+        manifest = record(lake, spec, day, objects, files, origin.url, ingested, judged_by)
     checks = tuple(map(_outcome, ingested.findings))
     if manifest is None:
         return DayOutcome(day, None, checks)

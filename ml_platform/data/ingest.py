@@ -21,10 +21,11 @@ from ml_platform.core.spec import OBJECT_CHECKS, RESERVED, ObjectsOrigin, Source
 from ml_platform.data import across
 from ml_platform.data.contract import CHECKS, arrow_schema, misfit
 from ml_platform.data.findings import SAMPLE_ROWS, Finding, Rules, Tally
-from ml_platform.data.formats import Opened, UnreadableError, open_file
-from ml_platform.data.landing import LandedObject
+from ml_platform.data.formats import open_file
+from ml_platform.data.landing import LandedObject, Stray
+from ml_platform.data.opened import Opened, UnreadableError
 from ml_platform.data.passage import Passage, aside_schema
-from ml_platform.data.quarantine import Account, Decision, Quality, imbalance
+from ml_platform.data.quarantine import RECOGNISED, Account, Decision, Quality, imbalance
 from ml_platform.data.staging import Stage, StagedTable
 
 if TYPE_CHECKING:
@@ -90,13 +91,14 @@ def ingest(
     look_back: LookBack,
     scratch: Path,
     decision: Decision | None = None,
+    strays: Sequence[Stray] = (),
 ) -> Ingested:
     """Hold one day's files against the contract, and stage in the folder `scratch` what goes into the raw partition.
 
-    A check that cannot be evaluated, because an earlier one stopped the day, does not pass.
+    `strays` are what lies there besides and is not read. A check that cannot be evaluated, because an earlier one stopped the day, does not pass.
     """
     rules = Rules(source, decision)
-    return _Day(rules, day, sorted(files, key=lambda f: f.object.key), look_back, scratch).judge()
+    return _Day(rules, day, sorted(files, key=lambda f: f.object.key), look_back, scratch, strays).judge()
 
 
 class _Reading(NamedTuple):
@@ -112,10 +114,16 @@ class _Day:
     """The state of one `ingest`."""
 
     def __init__(
-        self, rules: Rules, day: date, files: Sequence[LandedFile], look_back: LookBack, scratch: Path
+        self,
+        rules: Rules,
+        day: date,
+        files: Sequence[LandedFile],
+        look_back: LookBack,
+        scratch: Path,
+        strays: Sequence[Stray],
     ) -> None:
         self.rules, self.source, self.day = rules, rules.source, day
-        self.files, self.look_back, self.scratch = files, look_back, scratch
+        self.files, self.look_back, self.scratch, self.strays = files, look_back, scratch, strays
         self.held: dict[str, tuple[str, str]] = {}  # objects that stay out whole: check and problem
         self.undeclared: tuple[str, ...] = ()
         self.adopted = pa.schema([])
@@ -133,7 +141,8 @@ class _Day:
             found, reading = self.object_findings(), None
         if reading is None:
             blocker = next((f.check for f in found if f.outcome == "error"), None)
-            return self.stopped(found, f"{blocker} failed" if blocker else "nothing has landed")
+            nothing = "nothing that is read has landed" if self.strays else "nothing has landed"
+            return self.stopped(found, f"{blocker} failed" if blocker else nothing)
 
         total = int(reading.passage.rows.sum())
         found += [self.rules.finding(check, tally, total) for check, tally in reading.passage.tallies.items()]
@@ -182,7 +191,11 @@ class _Day:
         return ""
 
     def object_findings(self) -> list[Finding]:
-        findings = []
+        tally, things = Tally(), len(self.files) + len(self.strays)
+        if self.strays:
+            sample = [{"object": one.object.key, "problem": one.problem} for one in self.strays]
+            tally.add(len(sample), f"{sample[0]['object']}: {sample[0]['problem']}", sample)
+        findings = [self.rules.finding(RECOGNISED, tally, things, "objects")]
         for check in OBJECT_CHECKS:
             problems = [{"object": key, "problem": p} for key, (broken, p) in self.held.items() if broken == check]
             tally = Tally()
@@ -260,8 +273,9 @@ class _Day:
                 continue
             counts = {n: int(getattr(passage, n)[number]) for n in ("rows", "written", "quarantined", "discarded")}
             accounts.append(replace(account, **counts))
+        accounts += self.stray_accounts()
         staged_rows, aside_rows = (pq.read_metadata(one.path).num_rows for one in (reading.staged, reading.aside))
-        keys = [landed.key for landed, _ in self.files]
+        keys = [*(landed.key for landed, _ in self.files), *(stray.object.key for stray in self.strays)]
         problems = imbalance(accounts, keys, staged_rows, aside_rows)
         words, check = "; ".join(problems[:SAMPLE_ROWS]), "every_object_is_accounted_for"
         found = [*found, Finding(check, "error", len(problems), words) if problems else Finding(check)]
@@ -271,9 +285,12 @@ class _Day:
         held = frozenset(key for key, (check, _) in self.held.items() if self.rules.treatment(check) != "discard")
         return Ingested(_in_order(found), tuple(accounts), reading.staged, aside, held, self.undeclared)
 
+    def stray_accounts(self) -> list[Account]:
+        return [Account(o.key, o.etag, o.size, held=f"{RECOGNISED}: {problem}") for o, problem in self.strays]
+
     def stopped(self, found: list[Finding], why: str) -> Ingested:
         """A bad day: nothing is written, and every object is held whole, which accounts for all of them."""
-        if self.files and "every_object_is_accounted_for" not in {finding.check for finding in found}:
+        if (self.files or self.strays) and "every_object_is_accounted_for" not in {finding.check for finding in found}:
             found = [*found, Finding("every_object_is_accounted_for")]
         done = {finding.check for finding in found}
         found = [
@@ -281,9 +298,12 @@ class _Day:
             *(Finding(c, "error", 0, f"not evaluated, because {why}") for c in self.rules.checks if c not in done),
         ]
         stop = next((finding.check for finding in found if finding.outcome == "error"), "")
-        accounts = tuple(
-            Account(o.key, o.etag, o.size, held=": ".join(self.held.get(o.key, (stop, "the day was stopped"))))
-            for o, _ in self.files
+        accounts = (
+            *(
+                Account(o.key, o.etag, o.size, held=": ".join(self.held.get(o.key, (stop, "the day was stopped"))))
+                for o, _ in self.files
+            ),
+            *self.stray_accounts(),
         )
         held = frozenset(found.key for found, _ in self.files)
         return Ingested(_in_order(found), accounts, None, None, held, self.undeclared)

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from ml_platform.data.contract import Offence, broken_rules, fit
 from ml_platform.data.findings import SAMPLE_ROWS, Rules, Tally
-from ml_platform.data.formats import BATCH_ROWS, Malformed, Opened
+from ml_platform.data.opened import BATCH_ROWS, Malformed, Opened
 from ml_platform.data.staging import Stage
+from ml_platform.data.values import converted
 
 ROW_CHECKS = (
     "values_fit_their_types",
@@ -38,7 +39,8 @@ class Passage:
     """Rows on their way. Those of small files are judged together.
 
     Attributes:
-        rows, written, quarantined, discarded: how many there were so far, by file.
+        rows, written, quarantined, discarded: how many there were so far, by file. `rows` are counted where the file is
+            read, by another way than by the rows that come out; the others where a row goes.
         tallies: what was found so far, by check.
     """
 
@@ -57,7 +59,7 @@ class Passage:
         self.keys, self.adopted = pa.array(keys, pa.string()), adopted
         self.staged, self.aside, self.drop = staged, aside, drop
         self.rows, self.written, self.quarantined, self.discarded = (np.zeros(len(keys), np.int64) for _ in range(4))
-        self._lines = np.zeros(len(keys), np.int64)  # that were no rows
+        self._numbered = np.zeros(len(keys), np.int64)  # rows that have come, by file
         self.tallies = {check: Tally() for check in ROW_CHECKS}
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
@@ -76,13 +78,15 @@ class Passage:
         """
         columns = [name for name in opened.schema.names if name in self.source.columns or name in self.adopted.names]
         for batch in opened.batches(columns):
-            first, count = int(self.rows[number] - self._lines[number]), batch.rows.num_rows
-            self.rows[number] += count + len(batch.malformed)
-            self._lines[number] += len(batch.malformed)
+            first, count = int(self._numbered[number]), batch.rows.num_rows
+            self.rows[number] += batch.records
+            self._numbered[number] += count
             origin = (pa.array(np.full(count, number), pa.int32()), pa.array(np.arange(first, first + count)))
             if batch.malformed:
                 self._set_aside_lines(number, batch.malformed)
-            typed, offences = fit(self.source, batch.rows, self.adopted)
+            if not count:
+                continue
+            typed, offences = fit(self.source, batch.rows, self.adopted, batch.json_kinds)
             typed = _with_origin(typed, *origin)
             if offences:
                 raw = _with_origin(batch.rows, *origin)
@@ -126,7 +130,8 @@ class Passage:
             news = [row for row in offence.rows.tolist() if row not in before]
             before.update(news)
             sample = rows.take(pa.array(news[: SAMPLE_ROWS - len(tally.sample)], pa.int64()))
-            tally.add(len(news), offence.rule, self._named(sample).to_pylist())
+            words = f"{offence.rule}: {offence.shown}" if offence.shown else offence.rule
+            tally.add(len(news), words, _as_objects(self._named(sample)))
             if self.rules.leaves(offence.check):
                 reason = (offence.check, f"{offence.check}: {offence.rule}")
                 for row in offence.rows.tolist():
@@ -180,8 +185,17 @@ class Passage:
         return rows.set_column(rows.schema.get_field_index("_object"), "_object", names)
 
 
+def _as_objects(rows: pa.Table) -> list[dict[str, Any]]:
+    try:
+        return rows.to_pylist()
+    except (OverflowError, ValueError):  # times that Python has none for
+        return pa.table([_as_text(column) for column in rows.columns], names=rows.column_names).to_pylist()
+
+
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
+        if pa.types.is_timestamp(column.type) and converted(column.combine_chunks(), "timestamp").refused:
+            column = column.cast(pa.int64())  # Arrow would write some other year, or cut nothing off
         return column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # lists, structs, bytes
         return pa.chunked_array([[None if value is None else str(value) for value in column.to_pylist()]], pa.string())

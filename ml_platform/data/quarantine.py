@@ -10,6 +10,7 @@ from ml_platform.core.spec import UNTYPED
 from ml_platform.data.contract import CHECKS
 
 Quality = Literal["good", "degraded", "bad"]
+RECOGNISED = "everything_is_recognised"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Decision:
 class Account:
     """Where the rows of one object went.
 
-    `held` is why the object was set aside whole; its rows are then not counted, since they may not even be readable.
+    `held` is why the object was set aside whole, or not read at all; its rows are then not counted, since they may not even
+    be readable.
     """
 
     object: str
@@ -104,6 +106,7 @@ class Kept:
 def summary(accounts: Sequence[Account], reasons: Mapping[str, int]) -> Kept:
     """What is kept, from a day's accounts and the number of rows in quarantine for each text of reasons."""
     held = Counter(next(iter(_checks(account.held)), "") for account in accounts if account.held)
+    del held[RECOGNISED]  # what was not read is not kept either
     rows: Counter[str] = Counter()
     stuck = 0
     for text, count in reasons.items():

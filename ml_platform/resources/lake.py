@@ -2,7 +2,8 @@
 
 Layout: `<lake>/<owner>/<table>/date=YYYY-MM-DD/` with data files and `_manifest.json`. The manifest is written last and
 names the files that count: without manifest there is no partition. A new version's files get new names, so a writer that
-dies leaves the old version in force.
+dies leaves the old version in force. Others read the folders themselves: until the manifest is there, tables have names that
+such readers skip, and no ending that a pattern would find.
 """
 
 import io
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
 MANIFEST = "_manifest.json"
+PENDING = "_pending-"
+FINISHED_WITHIN = timedelta(minutes=1)  # or the writer has died
 MANIFEST_READS = 4
 READERS = 16  # manifests that are read at once: on S3 each takes a round trip
 CHUNK_BYTES = 4 << 20
@@ -50,6 +53,8 @@ class Input:
 
 @dataclass(frozen=True)
 class Manifest:
+    """What is in force of a partition. `unfinished` are names that may be there besides, if its writer has died since."""
+
     rows: int
     content_hash: str
     files: tuple[str, ...]
@@ -57,6 +62,7 @@ class Manifest:
     code_version: str
     written_at: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    unfinished: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Manifest":
@@ -69,7 +75,8 @@ class Manifest:
         try:
             known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
             inputs = tuple(Input(one["name"], one["version"], one.get("size")) for one in content["inputs"])
-            return cls(**{**known, "files": tuple(content["files"]), "inputs": inputs})
+            names = {one: tuple(content.get(one, ())) for one in ("files", "unfinished")}
+            return cls(**{**known, **names, "inputs": inputs})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"it is no manifest: {type(error).__name__}: {error}") from error
 
@@ -88,14 +95,17 @@ class Lake:
         clock: Callable[[], datetime],
         put: Callable[[str, bytes | Path], None] | None = None,
         delete: Callable[[str], None] | None = None,
+        copy: Callable[[str, str], None] | None = None,
     ) -> None:
-        """`put` writes one file so that it appears whole, and `delete` removes one; both in place of the file system's own way."""
+        """`put` writes one file so that it appears whole, `delete` removes one, and `copy` gives one another name besides; all
+        in place of the file system's own way."""
         self.filesystem = filesystem
         self.is_local = isinstance(filesystem, pafs.LocalFileSystem)
         self.put = put or self._write_and_rename
         self.root = root.rstrip("/")
         self.clock = clock
         self.delete = delete or filesystem.delete_file
+        self.copy = copy or self._link
 
     @classmethod
     def at(cls, settings: Settings) -> "Lake":
@@ -108,6 +118,7 @@ class Lake:
         if not url.startswith("s3://"):
             return cls(pafs.LocalFileSystem(), str(Path(url.removeprefix("file://")).resolve()), clock)
         import boto3
+        from botocore.exceptions import ClientError
 
         # Without this the AWS client sends chunked bodies, which endpoints other than AWS refuse.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
@@ -131,7 +142,18 @@ class Lake:
             with _as_os_errors():
                 client.delete_object(Bucket=bucket, Key=key)
 
-        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete)
+        def copy(path: str, other: str) -> None:
+            bucket, _, key = path.partition("/")
+            target = {"Bucket": bucket, "Key": other.partition("/")[2]}
+            with _as_os_errors():
+                try:
+                    client.copy_object(CopySource={"Bucket": bucket, "Key": key}, **target)
+                except ClientError as error:  # of more than 5 GB, which takes several requests
+                    if error.response["Error"]["Code"] != "InvalidRequest":
+                        raise
+                    client.copy({"Bucket": bucket, "Key": key}, **target)
+
+        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete, copy)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -267,15 +289,13 @@ class Lake:
         content_hash = digest.of_table(table)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
-        files = {_part(content_hash): buffer.getvalue()}
-        return self._commit(key, day, files, table.num_rows, content_hash, inputs, tags)
+        return self._commit_table(key, day, buffer.getvalue(), table.num_rows, content_hash, inputs, tags)
 
     def write_staged(
         self, key: str, day: date, staged: StagedTable, inputs: Iterable[Input], tags: Mapping[str, str] | None = None
     ) -> Manifest:
         """Replace a partition by the rows of a local Parquet file."""
-        files = {_part(staged.content_hash): staged.path}
-        return self._commit(key, day, files, staged.rows, staged.content_hash, inputs, tags)
+        return self._commit_table(key, day, staged.path, staged.rows, staged.content_hash, inputs, tags)
 
     def write_files(
         self,
@@ -289,7 +309,35 @@ class Lake:
         content_hash = digest.of_files(files)
         version = f"{content_hash[:16]}-{uuid4().hex[:8]}"
         placed = {f"{version}/{name}": content for name, content in files.items()}
-        return self._commit(key, day, placed, len(files), content_hash, inputs, tags)
+        return self._commit(key, day, placed, len(files), content_hash, inputs, tags)[0]
+
+    def _commit_table(
+        self,
+        key: str,
+        day: date,
+        content: bytes | Path,
+        rows: int,
+        content_hash: str,
+        inputs: Iterable[Input],
+        tags: Mapping[str, str] | None,
+    ) -> Manifest:
+        """Commit a file under a name that readers of folders skip; then let them see it in place of the version before."""
+        folder, name = self._folder(key, day), _part(content_hash)
+        pending = f"{PENDING}{name.removesuffix('.parquet')}"
+        committed, rest = self._commit(key, day, {pending: content}, rows, content_hash, inputs, tags, name)
+        shown = replace(committed, files=(name,), unfinished=rest)
+        try:
+            with self._translated(f"{folder}/{name}"):
+                self.copy(f"{folder}/{pending}", f"{folder}/{name}")
+        except FileNotFoundError:  # another writer has replaced it
+            return committed
+        if self.manifest(key, day) != committed:
+            self._delete(f"{folder}/{name}")
+            self._delete(f"{folder}/{pending}")
+            return committed
+        self._put(f"{folder}/{MANIFEST}", shown.to_json())
+        self._delete(f"{folder}/{pending}")
+        return shown
 
     def _commit(
         self,
@@ -300,7 +348,9 @@ class Lake:
         content_hash: str,
         inputs: Iterable[Input],
         tags: Mapping[str, str] | None,
-    ) -> Manifest:
+        name_for_all: str = "",
+    ) -> tuple[Manifest, tuple[str, ...]]:
+        """Put files and then their manifest; returns it, and what the writer before may still be about to finish."""
         folder = self._folder(key, day)
         try:
             for name, content in files.items():
@@ -310,6 +360,10 @@ class Lake:
                 with suppress(LakeError):
                     self._delete(f"{folder}/{name}")
             raise
+        replaced = self.manifest(key, day)
+        old, rest = replaced.files if replaced else (), replaced.unfinished if replaced else ()
+        if rest and replaced and self.clock() - datetime.fromisoformat(replaced.written_at) > FINISHED_WITHIN:
+            old, rest = (*old, *rest), ()
         manifest = Manifest(
             rows,
             content_hash,
@@ -318,13 +372,13 @@ class Lake:
             digest.code_version(),
             self.clock().isoformat(),
             dict(tags or {}),
+            (*rest, *old, name_for_all) if name_for_all else rest,
         )
-        replaced = self.manifest(key, day)
         self._put(f"{folder}/{MANIFEST}", manifest.to_json())
         # Only what the replaced version named: files of a writer that has not committed yet are its own business.
-        for name in set(replaced.files if replaced else ()) - set(files):
+        for name in set(old) - set(files):
             self._delete(f"{folder}/{name}")
-        return manifest
+        return manifest, rest
 
     def add_file(self, key: str, day: date, name: str, content: bytes | Path) -> None:
         """Put a file beside those of the day. For logs, which grow and have no manifest: each file is there as a whole."""
@@ -340,7 +394,7 @@ class Lake:
     def remove(self, key: str, day: date) -> None:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
         manifest = self.manifest(key, day)
-        for name in (MANIFEST, *(manifest.files if manifest else ())):
+        for name in (MANIFEST, *((*manifest.files, *manifest.unfinished) if manifest else ())):
             self._delete(f"{self._folder(key, day)}/{name}")
 
     def remove_leftovers(self, key: str, age: timedelta) -> int:
@@ -373,6 +427,16 @@ class Lake:
         except BaseException:
             hidden.unlink(missing_ok=True)
             raise
+
+    def _link(self, path: str, other: str) -> None:
+        """On a disk: another name for the same file, or a copy where the disk has no such names."""
+        try:
+            os.link(path, other)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._write_and_rename(other, Path(path))
+        _sync(Path(other).parent)
 
     def _delete(self, path: str) -> None:
         with self._translated(path):
@@ -415,7 +479,8 @@ def _as_os_errors() -> Iterator[None]:
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise OSError(str(error)) from error
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        raise (FileNotFoundError if code in ("404", "NoSuchKey") else OSError)(str(error)) from error
 
 
 def _part(content_hash: str) -> str:

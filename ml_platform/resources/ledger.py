@@ -14,7 +14,7 @@ from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.core.spec import SourceSpec
 from ml_platform.data.contract import ACROSS_CHECKS, arrow_schema
 from ml_platform.data.ingest import Ingested, LandedFile, LookBack
-from ml_platform.data.landing import fingerprint
+from ml_platform.data.landing import LandedObject, fingerprint
 from ml_platform.data.quarantine import Account, Decision
 from ml_platform.resources.lake import Input, Lake, Manifest
 
@@ -67,6 +67,7 @@ def record(
     lake: Lake,
     source: SourceSpec,
     day: date,
+    objects: Sequence[LandedObject],
     files: Sequence[LandedFile],
     url: Callable[[str], str],
     ingested: Ingested,
@@ -74,15 +75,15 @@ def record(
 ) -> Manifest | None:
     """Write what became of a day: its quarantine, its raw partition, and then the ledger.
 
-    A bad day leaves the raw partition as it was, and so does one without objects. Dying in between loses nothing: the ledger
-    is then older than the rest, and the day is made again.
+    `objects` is everything that the day's listing had, `files` are those of it that were read. A bad day leaves the raw
+    partition as it was, and so does one without objects. Dying in between loses nothing: the ledger is then older than the
+    rest, and the day is made again.
 
     Returns:
         The manifest of the raw partition, if it was written.
     """
-    if not files:  # what was quarantined or written before may be all that is left
+    if not objects:  # what was quarantined or written before may be all that is left
         return None
-    objects = [found for found, _ in files]
     own_fault = ingested.quality == "bad" and not any(
         finding.outcome == "error" and finding.offending and finding.check in ACROSS_CHECKS
         for finding in ingested.findings

@@ -3,14 +3,13 @@
 """Rows of a database, on PostgreSQL or SQLite: the origin of sources that are a table or a query.
 
 A day that has rows is handed over as one object, `<source>/<day>/rows.parquet`, once it is over and `delay_days` old. Rows
-without an event time belong to no day. SQLite has no type for times: they are ISO texts there, in any zone or, without
-one, in UTC. The size of an object is its number of rows.
+whose event time says no day are strays of every day. SQLite has no type for times: they are texts there, by the rule for
+texts of `core/values.py`. The size of an object is its number of rows.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,18 @@ from ml_platform.core import digest
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.errors import LandingError, SettingsError
 from ml_platform.core.spec import SourceSpec, SqlOrigin
-from ml_platform.data.contract import arrow_schema
-from ml_platform.data.landing import LandedObject, Page, day_prefix
+from ml_platform.core.values import of_json
+from ml_platform.data.landing import LandedObject, Page, Stray, day_prefix
+from ml_platform.resources.sql_columns import (
+    NUMBERS,
+    TIMES,
+    array,
+    kind_of_postgres,
+    know_times,
+    of_postgres,
+    of_sqlite,
+    sqlite_day,
+)
 
 BATCH_ROWS = 100_000
 PAGE_DAYS = 366
@@ -36,33 +45,6 @@ _SNAPSHOT = {
     "sqlite": ("BEGIN",),
 }
 
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
-_DATE_OID, _NUMERIC_OID = 1082, 1700
-_POSTGRES_TYPES = {
-    16: pa.bool_(),
-    17: pa.binary(),
-    20: pa.int64(),
-    21: pa.int16(),
-    23: pa.int32(),
-    25: pa.string(),
-    700: pa.float32(),
-    701: pa.float64(),
-    1042: pa.string(),  # char(n)
-    1043: pa.string(),  # varchar
-    _DATE_OID: pa.date32(),
-    1114: _TIMESTAMP,
-    1184: _TIMESTAMP,  # with time zone
-}
-
-
-@dataclass(frozen=True)
-class _Column:
-    """How a column is asked for, and what it is in the file."""
-
-    name: str
-    expression: sa.ColumnElement[Any]
-    type: pa.DataType
-
 
 class SqlRows:
     """One source's rows in one database. `clock` says when a day is over; `origin.url_variable` stands for its URL."""
@@ -70,6 +52,9 @@ class SqlRows:
     def __init__(self, source: SourceSpec, origin: SqlOrigin, engine: sa.Engine, clock: Callable[[], datetime]) -> None:
         self.origin = origin
         self.engine = engine
+        self._is_postgres = engine.dialect.name == "postgresql"
+        if not self._is_postgres:
+            know_times(engine)
         self.clock = clock
         self.address = f"sql://{origin.url_variable}/{origin.table or source.name}"
 
@@ -114,8 +99,11 @@ class SqlRows:
         """The days with rows among the 366 that begin with the first such day after `after`, an object's key or ''."""
         last = self._last_due(source)
         with self._snapshot("be listed") as connection:
-            first = self._next_day(connection, source, _first_day(source, after), last)
+            self._require_times(connection, source)
+            first = self._next_day(connection, source, start := _first_day(source, after), last)
             if first is None:
+                if start == source.start_date:
+                    self._require_days(connection, source)
                 return Page((), False)
             end = min(last, first + timedelta(days=PAGE_DAYS - 1))
             return Page(tuple(self._landed(connection, source, first, end)), end < last)
@@ -126,6 +114,11 @@ class SqlRows:
         with self._snapshot("be listed") as connection:
             return self._landed(connection, source, day, day)
 
+    def without_day(self, source: SourceSpec) -> list[Stray]:
+        """The rows whose event time says no day; nobody knows which day they are missing from."""
+        with self._snapshot("be listed") as connection:
+            return self._without_day(connection, source)
+
     def fetch(self, source: SourceSpec, found: LandedObject, target: Path) -> None:
         """Write the day's rows, all columns, ordered by key and event time; only one batch of them is in memory."""
         day = _day_of(source, found.key)
@@ -135,21 +128,15 @@ class SqlRows:
             described = self._described(connection, source)
             rows = self._rows(source, *described)
             of_day = self._within(rows.c[source.event_time], day, day)
-            if self._is_postgres:
-                declared = {name: column.type for name, column in source.columns.items()}
-                columns = [_postgres_column(rows.c[name], described[name], declared.get(name)) for name in described]
-            else:
-                columns = _sqlite_columns(source, rows, described, of_day, connection)
+            columns = (of_postgres if self._is_postgres else of_sqlite)(source, rows, described, of_day, connection)
             order = (rows.c[name] for name in (*source.key, source.event_time))
             statement = sa.select(*(column.expression for column in columns)).where(of_day).order_by(*order)
             answer = connection.execute(statement, execution_options={"yield_per": BATCH_ROWS})
             schema = pa.schema([(column.name, column.type) for column in columns])
             with pq.ParquetWriter(target, schema) as writer:
                 for batch in answer.partitions(BATCH_ROWS):
-                    arrays = [
-                        self._array(column, values)
-                        for column, values in zip(columns, zip(*batch, strict=True), strict=True)
-                    ]
+                    values = zip(*batch, strict=True)
+                    arrays = [array(column, each, self.address) for column, each in zip(columns, values, strict=True)]
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
 
     # --- days ---------------------------------------------------------------------------------------------------------
@@ -162,7 +149,7 @@ class SqlRows:
         """The first day that has rows."""
         rows = self._rows(source)
         time = rows.c[source.event_time]
-        day = sa.func.date(time)
+        day = self._day(time)
         # PostgreSQL finds the first time with an index; texts of several zones are not in the order of their times.
         order = time if self._is_postgres else day
         found = connection.scalar(sa.select(day).where(self._within(time, first, last)).order_by(order).limit(1))
@@ -172,7 +159,7 @@ class SqlRows:
         """One object for each day from `first` to `last` that has rows."""
         rows = self._rows(source)
         time = rows.c[source.event_time]
-        day = sa.func.date(time)
+        day = self._day(time)
         changed = sa.func.max(rows.c[self.origin.changed_at]) if self.origin.changed_at else sa.null()
         statement = sa.select(day, sa.func.count(), changed, sa.func.max(time)).select_from(rows)
         statement = statement.where(self._within(time, first, last)).group_by(day).order_by(day)
@@ -187,9 +174,47 @@ class SqlRows:
     def _within(self, time: sa.ColumnElement[Any], first: date, last: date) -> sa.ColumnElement[bool]:
         """Whether a time lies in the days from `first` to `last`."""
         if not self._is_postgres:
-            return sa.func.date(time).between(first.isoformat(), last.isoformat())
+            return sqlite_day(time).between(first.isoformat(), last.isoformat())
         begin, end = (sa.literal(start_of(day), sa.DateTime(timezone=True)) for day in (first, last + ONE_DAY))
         return sa.and_(time >= begin, time < end)
+
+    def _day(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.date(time) if self._is_postgres else sqlite_day(time)
+
+    def _says_no_day(self, time: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        if self._is_postgres:  # so that an index helps
+            return sa.or_(time.is_(None), time.in_([sa.literal_column("'infinity'"), sa.literal_column("'-infinity'")]))
+        return sqlite_day(time).is_(None)
+
+    def _without_day(self, connection: sa.Connection, source: SourceSpec) -> list[Stray]:
+        rows = self._rows(source)
+        time = rows.c[source.event_time]
+        text = sa.cast(time, sa.Text)
+        statement = sa.select(sa.func.count(), sa.func.max(text)).select_from(rows).where(self._says_no_day(time))
+        count, example = connection.execute(statement).one()
+        if not count:
+            return []
+        key, words = f"{source.name}: rows without a day", f"{count:,} rows" if count > 1 else "a row"
+        problem = f"{words} whose {source.event_time} says no day: {'null' if example is None else repr(example)}"
+        return [Stray(LandedObject(key, str(count), count, self.clock()), problem)]
+
+    def _require_times(self, connection: sa.Connection, source: SourceSpec) -> None:
+        """PostgreSQL compares nothing else with times."""
+        described = self._described(connection, source).get(source.event_time) if self._is_postgres else None
+        if described is not None and (kind := kind_of_postgres(described)) not in TIMES:
+            mend = f"to_timestamp({source.event_time})" if kind in NUMBERS else f"{source.event_time}::timestamptz"
+            problem = f"event_time {source.event_time!r} is {kind} there, which is no type of times"
+            raise LandingError(self.address, problem, f"origin.query: SELECT ..., {mend} AS {source.event_time}")
+
+    def _require_days(self, connection: sa.Connection, source: SourceSpec) -> None:
+        """A table whose rows all have no day would never be noticed."""
+        rows = self._rows(source)
+        some = sa.select(sa.literal(1)).select_from(rows).where(sa.not_(self._says_no_day(rows.c[source.event_time])))
+        if (strays := self._without_day(connection, source)) and connection.scalar(some.limit(1)) is None:
+            mend = (
+                f"SELECT ..., datetime({source.event_time}, 'unixepoch') AS {source.event_time}, if it is epoch seconds"
+            )
+            raise LandingError(self.address, f"has no day: {strays[0].problem}", f"origin.query: {mend}")
 
     # --- columns ------------------------------------------------------------------------------------------------------
 
@@ -211,22 +236,7 @@ class SqlRows:
             described = answer.cursor.description if answer.cursor else ()
             return dict(zip(answer.keys(), described, strict=True))
 
-    def _array(self, column: _Column, values: Sequence[Any]) -> pa.Array:
-        try:
-            if pa.types.is_timestamp(column.type):
-                values = [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
-            if pa.types.is_boolean(column.type):
-                values = [None if value is None else bool(value) for value in values]
-            return pa.array(values, column.type)
-        except (ValueError, TypeError, OverflowError) as error:
-            problem = f"column {column.name!r} has a value that is no {column.type}: {error}"
-            raise LandingError(self.address, problem, "convert or leave out such values in `origin.query`") from error
-
     # --- transactions -------------------------------------------------------------------------------------------------
-
-    @property
-    def _is_postgres(self) -> bool:
-        return self.engine.dialect.name == "postgresql"
 
     @contextmanager
     def _snapshot(self, attempt: str) -> Iterator[sa.Connection]:
@@ -243,69 +253,6 @@ class SqlRows:
             )
             next_step = "mend `origin`" if mistaken else f"start the database, or export {self.origin.url_variable}"
             raise LandingError(self.address, f"could not {attempt}: {reason}", next_step) from error
-
-
-def _postgres_column(column: sa.ColumnElement[Any], described: Any, declared: str | None) -> _Column:
-    """By the type that PostgreSQL says; what Arrow has no type for is text."""
-    name = str(column.key)
-    if described.type_code == _NUMERIC_OID:
-        precision, scale = described.precision, described.scale
-        if precision is not None and 0 <= scale <= precision <= 38:
-            return _Column(name, column, pa.decimal128(precision, scale))
-        # Numerics without precision, as sums are, are floats, unless whole numbers are declared: those stay exact.
-        if declared in ("int8", "int16", "int32", "int64"):
-            return _Column(name, column, pa.decimal128(38, 9))
-        return _Column(name, sa.cast(column, sa.Double), pa.float64())
-    if described.type_code == _DATE_OID and declared == "timestamp":
-        return _Column(name, sa.cast(column, sa.DateTime(timezone=True)), _TIMESTAMP)
-    if kind := _POSTGRES_TYPES.get(described.type_code):
-        return _Column(name, column, kind)
-    return _Column(name, sa.cast(column, sa.Text), pa.string())
-
-
-def _sqlite_columns(
-    source: SourceSpec,
-    rows: sa.FromClause,
-    names: Iterable[str],
-    of_day: sa.ColumnElement[bool],
-    connection: sa.Connection,
-) -> list[_Column]:
-    """By the values that the day has, since SQLite has types of values, not of columns."""
-    default = {field.name: field.type for field in arrow_schema(source)}
-    kinds = {name: _sqlite_kind(rows.c[name], default.get(name)) for name in names}
-    statement = sa.select(*(sa.func.group_concat(kind.distinct()) for kind in kinds.values())).where(of_day)
-    found = zip(kinds, connection.execute(statement).one(), strict=True)
-    return [_sqlite_column(rows.c[name], set(of_values.split(",")), default.get(name)) for name, of_values in found]
-
-
-def _sqlite_kind(column: sa.ColumnElement[Any], declared: pa.DataType | None) -> sa.ColumnElement[str]:
-    """The type of a value. Times and booleans have none of their own there; they are told from the declared type."""
-    kind = sa.func.typeof(column)
-    if declared == _TIMESTAMP:
-        return sa.case((sa.and_(kind == "text", sa.func.datetime(column).is_not(None)), "timestamp"), else_=kind)
-    if declared == pa.bool_():
-        return sa.case((sa.and_(kind == "integer", column.in_((0, 1))), "boolean"), else_=kind)
-    return kind
-
-
-def _sqlite_column(column: sa.ColumnElement[Any], kinds: set[str], declared: pa.DataType | None) -> _Column:
-    """Values of kinds that have no type in common are text."""
-    name = str(column.key)
-    match sorted(kinds - {"null"}):
-        case []:
-            return _Column(name, column, declared or pa.string())
-        case ["timestamp"]:
-            return _Column(name, column, _TIMESTAMP)
-        case ["boolean"]:
-            return _Column(name, column, pa.bool_())
-        case ["blob"]:
-            return _Column(name, column, pa.binary())
-        case ["integer"] | ["boolean", "integer"]:
-            return _Column(name, column, pa.int64())
-        case ["real"] | ["integer", "real"] | ["boolean", "real"] | ["boolean", "integer", "real"]:
-            return _Column(name, sa.cast(column, sa.Float), pa.float64())
-        case _:
-            return _Column(name, sa.cast(column, sa.Text), pa.string())
 
 
 def _key(source: SourceSpec, day: date) -> str:
@@ -327,11 +274,8 @@ def _first_day(source: SourceSpec, after: str) -> date:
 
 def _moment(value: Any) -> datetime | None:
     """A time of the database in UTC; None if the value is none."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-    return start_of(value) if isinstance(value, date) else None
+    try:
+        found = of_json("timestamp", value)
+    except ValueError:
+        return None
+    return found if isinstance(found, datetime) else None

@@ -29,7 +29,6 @@ NEVER_IMPORTED = (
     "duckdb",
     "kubernetes",
     "sklearn",
-    "pandera",
     "feast",
     "redis",
     "xgboost",

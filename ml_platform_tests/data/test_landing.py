@@ -10,8 +10,10 @@ from ml_platform.data.landing import (
     day_of,
     day_prefix,
     extend_fingerprint,
+    file_format,
     fingerprint,
     lateness,
+    why_unread,
 )
 
 DAY = date(2024, 1, 1)
@@ -21,10 +23,48 @@ def landed(key: str, etag: str = "a", minute: int = 0) -> LandedObject:
     return LandedObject(key, etag, 10, datetime(2024, 1, 1, 0, minute, tzinfo=UTC))
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
-def test_every_format_may_be_compressed(ending: str, compression: str) -> None:
-    assert day_of("clicks", f"clicks/2024-01-01/part-0.{ending}{compression}") == DAY
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("part-0.parquet", ("parquet", None)),
+        ("part-0.csv", ("csv", None)),
+        ("part-0.jsonl", ("jsonl", None)),
+        ("part-0.ndjson", ("jsonl", None)),
+        ("part-0.json", ("jsonl", None)),
+        ("part-0.csv.gz", ("csv", "gzip")),
+        ("part-0.json.gz", ("jsonl", "gzip")),
+        ("part-0.ndjson.zst", ("jsonl", "zstd")),
+        ("part-0.csv.gzip", ("csv", "gzip")),
+        ("part-0.jsonl.zstd", ("jsonl", "zstd")),
+        ("part-0.parquet.gz", ("parquet", "gzip")),
+        ("PART-0.CSV", ("csv", None)),
+        ("Export.Csv.GZ", ("csv", "gzip")),
+        ("part-0.snappy.parquet", ("parquet", None)),
+        ("part-0.gz.parquet", ("parquet", None)),
+        ("part-0.c000.zstd.parquet", ("parquet", None)),
+        ("part-0.parquet.snappy", ("parquet", None)),
+        ("part-0.csv.snappy", None),
+        ("part-0.csv.bz2", None),
+        ("part-0.csv.gz.gz", None),
+        ("part-0.gz", None),
+        ("part-0.txt", None),
+        ("part-0.csv ", None),
+        ("csv", None),
+    ],
+)
+def test_format_and_compression_are_told_by_the_usual_endings_in_any_case(
+    name: str, found: tuple[str, str | None] | None
+) -> None:
+    assert file_format(f"clicks/2024-01-01/{name}") == found
+    assert day_of("clicks", f"clicks/2024-01-01/{name}") == DAY
+    why = why_unread("clicks", f"clicks/2024-01-01/{name}")
+    assert why == ("" if found else "is not named <file>.{parquet,csv,jsonl,ndjson,json}[.gz|.zst]")
+
+
+@pytest.mark.parametrize("file", ["hour=05/p.csv", "deep/er/a.parquet", "2024-01-02/a.csv"])
+def test_what_lies_deeper_is_of_the_day_and_not_read(file: str) -> None:
+    assert day_of("clicks", f"clicks/2024-01-01/{file}") == DAY
+    assert why_unread("clicks", f"clicks/2024-01-01/{file}") == "lies in a folder within the day's"
 
 
 @pytest.mark.parametrize(
@@ -45,16 +85,14 @@ def test_file_names_may_have_any_character(file: str) -> None:
         "clicks/2024-1-1/a.csv",
         "clicks/20240101/a.csv",
         "clicks/２０２４-01-01/a.csv",
-        "clicks/2024-01-01/deep/a.csv",
+        "clicks/2024-01-01/hour=05/",
+        "clicks/2024-01-01/_temporary/0/part-0.csv",
+        "clicks/2024-01-01/.hive-staging_1/part-0.csv",
+        "clicks/2024-01-01/hour=05/_SUCCESS",
         "clicks/2024-01-01/_SUCCESS",
         "clicks/2024-01-01/_temporary.csv",
         "clicks/2024-01-01/.a.csv",
         "clicks/2024-01-01/.csv",
-        "clicks/2024-01-01/a.txt",
-        "clicks/2024-01-01/a.CSV",
-        "clicks/2024-01-01/a.csv.bz2",
-        "clicks/2024-01-01/a.gz",
-        "clicks/2024-01-01/a.csv.gz.gz",
         "other/2024-01-01/a.csv",
         "clicks2/2024-01-01/a.csv",
         "/clicks/2024-01-01/a.csv",

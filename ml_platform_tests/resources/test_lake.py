@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
+import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
@@ -76,6 +79,82 @@ def test_missing_partition_is_named(lake: Lake) -> None:
     assert lake.days("x/raw") == []
     with pytest.raises(LakeError, match=r"^x/raw \[2018-04-01\]: this partition does not exist"):
         lake.read_table("x/raw", [DAY])
+
+
+def read_by_folder(folder: Path) -> dict[str, list[int]]:
+    """What those see of a table who know nothing of manifests."""
+    table = pads.dataset(folder, format="parquet", partitioning="hive")
+    readers = {"arrow": sorted(table.to_table()["a"].to_pylist()) if table.files else []}
+    for pattern in ("*/*.parquet", "**/*.parquet"):
+        found = duckdb.execute(f"SELECT * FROM glob('{folder}/{pattern}')").fetchall()
+        rows = duckdb.execute(f"SELECT a FROM read_parquet('{folder}/{pattern}')").fetchall() if found else []
+        readers[pattern] = sorted(a for (a,) in rows)
+    readers["pandas"] = sorted(pd.read_parquet(folder)["a"]) if table.files else []
+    return readers
+
+
+@pytest.mark.parametrize("before", [None, OLD])
+@pytest.mark.parametrize("survived", range(5))
+def test_whoever_reads_the_folder_sees_committed_rows_and_none_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int, before: pa.Table | None
+) -> None:
+    """A writer that dies after any of its steps: a file, its manifest, the old file's removal, the name for all, its manifest."""
+    lake, done = on_disk(tmp_path), []
+    lake.write_table("x/raw", date(2018, 4, 2), pa.table({"a": [9]}), [])
+    if before is not None:
+        lake.write_table("x/raw", DAY, before, [])
+
+    def dying(step: str) -> None:
+        real = getattr(lake, step)
+
+        def do(*arguments: object) -> None:
+            if len(done) >= survived:
+                raise KeyboardInterrupt
+            real(*arguments)
+            done.append(step)
+
+        monkeypatch.setattr(lake, step, do)
+
+    for step in ("put", "copy", "delete"):
+        dying(step)
+    with pytest.raises(KeyboardInterrupt):
+        lake.write_table("x/raw", DAY, NEW, [])
+    monkeypatch.undo()
+    is_committed = survived >= 2
+    allowed = [[9], [3, 9]] if is_committed else [[9] if before is None else [1, 2, 9]]
+    seen = read_by_folder(tmp_path / "x" / "raw")
+    assert all(rows == seen["arrow"] for rows in seen.values()), seen
+    assert seen["arrow"] in [*allowed, *([[1, 2, 9]] if before is not None and survived == 2 else [])]
+    if is_committed:
+        assert lake.read_table("x/raw", [DAY]).equals(NEW)
+    lake.clock = lambda: datetime(2024, 1, 1, 0, 2, tzinfo=UTC)
+    lake.write_table("x/raw", DAY, NEW, [])
+    assert read_by_folder(tmp_path / "x" / "raw") == {reader: [3, 9] for reader in seen}
+
+
+def test_partitions_of_an_earlier_release_stay_readable_and_are_replaced(tmp_path: Path) -> None:
+    """Their files had their names from the beginning."""
+    lake = on_disk(tmp_path)
+    shown = lake.write_table("x/raw", DAY, OLD, [])
+    folder = tmp_path / "x" / "raw" / f"date={DAY}"
+    (folder / shown.files[0]).rename(folder / "part-0123456789abcdef-01234567.parquet")
+    content = json.loads((folder / "_manifest.json").read_text())
+    (folder / "_manifest.json").write_text(json.dumps({**content, "files": ["part-0123456789abcdef-01234567.parquet"]}))
+    assert lake.read_table("x/raw", [DAY]).equals(OLD)
+    lake.write_table("x/raw", DAY, NEW, [])
+    assert len(list(folder.iterdir())) == 2
+    assert lake.read_table("x/raw", [DAY]).equals(NEW)
+
+
+def test_disk_without_second_names_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    lake = on_disk(tmp_path)
+    lake.write_table("x/raw", DAY, OLD, [])
+    assert lake.read_table("x/raw", [DAY]).equals(OLD)
+    assert read_by_folder(tmp_path / "x" / "raw")["*/*.parquet"] == [1, 2]
 
 
 @pytest.mark.parametrize("survived", [0, 1])
@@ -216,4 +295,7 @@ def test_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch:
             move(self, source, target)
 
     Lake(Watched(), str(tmp_path), lambda: datetime(2024, 1, 1, tzinfo=UTC)).write_table("x/raw", DAY, OLD, [])
-    assert happened == ["file", "named", "folder"] * 2
+    written = ["file", "named", "folder"]
+    assert happened == [*written, *written, "folder", *written], (
+        "data and manifest; the name for all, and the manifest with it"
+    )

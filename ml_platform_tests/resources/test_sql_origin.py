@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ml_platform.core.errors import LandingError, SettingsError
 from ml_platform.core.spec import SourceSpec, SqlOrigin
-from ml_platform.data.contract import misfit
+from ml_platform.data.contract import fit, misfit
 from ml_platform.data.formats import open_file
 from ml_platform.data.landing import LandedObject, Origin
 from ml_platform.resources import sql_origin
@@ -404,12 +404,15 @@ def test_types_that_arrow_has_not_are_text(postgres: Database, tmp_path: Path) -
 
 def test_a_value_that_has_no_place_in_its_type_is_named(postgres: Database, tmp_path: Path) -> None:
     postgres.run(
-        "CREATE TABLE customers (id bigint, seen_at timestamp, amount numeric(5, 2))",
-        "INSERT INTO customers VALUES (1, '2024-03-01 10:00:00', 'NaN')",
+        "CREATE TABLE customers (id bigint, seen_at timestamp, amount numeric)",
+        "INSERT INTO customers VALUES (1, '2024-03-01 10:00:00', 'Infinity')",
     )
-    source = a_source(origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"})
+    columns = {
+        name: {"type": kind} for name, kind in (("id", "int64"), ("seen_at", "timestamp"), ("amount", "float64"))
+    }
+    source = a_source(columns=columns, origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"})
     with pytest.raises(
-        LandingError, match=r"column 'amount' has a value that is no decimal128.*Next: .*`origin.query`"
+        LandingError, match=r"column 'amount' has a value that is no decimal256.*Next: .*`origin.query`"
     ):
         fetched(opened(postgres, source), source, date(2024, 3, 1), tmp_path)
 
@@ -427,6 +430,139 @@ def test_texts_that_are_no_times_and_mixed_columns_of_sqlite_stay_text(sqlite: D
     assert rows["mixed"].to_pylist() == ["1", "x"]
     assert rows["number"].to_pylist() == [1.0, 2.5]
     assert "updated_at" in misfit(source, open_file("rows.parquet", tmp_path / "rows.parquet", 1 << 30))
+
+
+# --- times that say no day --------------------------------------------------------------------------------------------
+
+
+def in_sqlite(sqlite: Database, *times: Any, **values: list[Any]) -> SourceSpec:
+    """A table of SQLite with these times as they are, and its source."""
+    names = ["id", "seen_at", *values]
+    with sqlite.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE customers ({', '.join(names)})")
+        for number, row in enumerate(zip(times, *values.values(), strict=True)):
+            marks = ", ".join("?" * len(names))
+            connection.exec_driver_sql(f"INSERT INTO customers VALUES ({marks})", (number, *row))
+    kinds = {"id": "int64", "seen_at": "timestamp"}
+    return a_source(
+        columns={name: {"type": kind} for name, kind in kinds.items()},
+        origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"},
+    )
+
+
+def test_times_of_sqlite_are_those_of_the_rule_for_texts(sqlite: Database, tmp_path: Path) -> None:
+    times = ["2024-03-01 10:00:00", "2024-03-01 10:00:00 UTC", "2024-03-01 10:00:00 +0000 UTC", "2024-03-01T12:00:00+0200",
+             "2024-03-01T10:00:00.000000000Z", "2024-03-02 00:30:00+02:00", "2024-03-01", "2024-03-01 10:00:00.000001"]  # fmt: skip
+    source = in_sqlite(sqlite, *times)
+    origin = opened(sqlite, source)
+    assert days(listed(origin, source)) == {"2024-03-01": 8}
+    assert origin.without_day(source) == []
+    found = fetched(origin, source, date(2024, 3, 1), tmp_path)["seen_at"].to_pylist()
+    ten = datetime(2024, 3, 1, 10, tzinfo=UTC)
+    assert found == [ten] * 5 + [
+        ten + timedelta(hours=12, minutes=30),
+        ten.replace(hour=0),
+        ten + timedelta(microseconds=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["02/01/2024", 1709287200, 1709287200.5, "1709287200", 2460371, "2460371.5", "10:00", "now", "2024-02-30", "2024-02-30 10:00:00",
+     "2024-03-01 24:00:00", "2024-03-01 10:00:00.0000001", "yesterday", None, b"2024-03-01", "", "20240301"],
+)  # fmt: skip
+def test_row_whose_time_says_no_day_is_a_stray(sqlite: Database, time: Any) -> None:
+    source = in_sqlite(sqlite, "2024-03-01 10:00:00", time)
+    origin = opened(sqlite, source)
+    assert days(listed(origin, source)) == {"2024-03-01": 1}
+    (stray,) = origin.without_day(source)
+    assert (stray.object.key, stray.object.size) == ("customers: rows without a day", 1)
+    assert stray.problem.startswith("a row whose seen_at says no day: ")
+
+
+def test_strays_are_counted_and_one_is_shown(database: Database) -> None:
+    database.customers((1, "2024-03-01 10:00:00", "2024-03-01 10:00:00"))
+    database.run(
+        "INSERT INTO customers VALUES (2, NULL, NULL, 'a')", "INSERT INTO customers VALUES (3, NULL, NULL, 'b')"
+    )
+    source = a_source()
+    (stray,) = opened(database, source).without_day(source)
+    assert (stray.object.size, stray.problem) == (2, "2 rows whose seen_at says no day: null")
+
+
+def test_times_without_end_say_no_day_in_postgres(postgres: Database) -> None:
+    postgres.customers((1, "2024-03-01 10:00:00", "2024-03-01 10:00:00"), (2, "infinity", "2024-03-01 10:00:00"))
+    source = a_source()
+    origin = opened(postgres, source)
+    assert days(listed(origin, source)) == {"2024-03-01": 1}
+    assert origin.without_day(source)[0].problem == "a row whose seen_at says no day: 'infinity'"
+
+
+def test_table_of_which_no_row_has_a_day_says_why(sqlite: Database) -> None:
+    source = in_sqlite(sqlite, 1709287200, 1709287201)
+    with pytest.raises(
+        LandingError,
+        match=r"has no day: 2 rows whose seen_at says no day: '1709287201'\. Next: origin.query: .*unixepoch",
+    ):
+        opened(sqlite, source).page(source, "")
+
+
+def test_empty_table_and_one_of_days_to_come_are_no_mistake(database: Database) -> None:
+    database.customers()
+    source = a_source()
+    assert listed(opened(database, source), source) == []
+    database.customers((1, "2024-03-11 10:00:00", "2024-03-11 10:00:00"))
+    database.run("INSERT INTO customers VALUES (2, NULL, NULL, 'a')")
+    assert listed(opened(database, source), source) == []
+
+
+@pytest.mark.parametrize(("kind", "value", "mend"), [("bigint", "1709287200", "to_timestamp"), ("text", "'2024-03-01'", "::timestamptz")])  # fmt: skip
+def test_event_time_that_is_no_time_in_postgres_is_named(postgres: Database, kind: str, value: str, mend: str) -> None:
+    postgres.run(f"CREATE TABLE customers (id bigint, seen_at {kind})", f"INSERT INTO customers VALUES (1, {value})")
+    source = a_source(origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"})
+    with pytest.raises(LandingError, match=rf"event_time 'seen_at' is {kind} there, .*Next: origin.query: .*{mend}"):
+        opened(postgres, source).page(source, "")
+
+
+# --- values that would be rounded -------------------------------------------------------------------------------------
+
+
+def test_numerics_come_exactly_and_nan_as_null(postgres: Database, tmp_path: Path) -> None:
+    postgres.run(
+        "CREATE TABLE customers (id bigint, seen_at timestamp, a numeric, b numeric(5, 2))",
+        "INSERT INTO customers VALUES (1, '2024-03-01', 9007199254740993, 'NaN'), (2, '2024-03-01', 'NaN', 0.5), "
+        "(3, '2024-03-01', 1.0 / 3, NULL)",
+    )
+    columns = {"id": "int64", "seen_at": "timestamp", "a": "float64", "b": "float64"}
+    source = a_source(
+        columns={name: {"type": kind, "nullable": True} if name in "ab" else {"type": kind} for name, kind in columns.items()},
+        origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"},
+    )  # fmt: skip
+    rows = fetched(opened(postgres, source), source, date(2024, 3, 1), tmp_path)
+    assert rows["b"].to_pylist() == [None, Decimal("0.50"), None]
+    assert rows["a"].to_pylist()[:2] == [Decimal(2**53 + 1), None]
+    table, (offence,) = fit(source, rows, pa.schema([]))
+    assert table["a"].to_pylist() == [None, None, 1 / 3]
+    assert offence.rows.tolist() == [0]
+
+
+def test_times_beyond_the_calendar_are_refused_row_by_row(postgres: Database, tmp_path: Path) -> None:
+    postgres.customers(
+        (1, "2024-03-01 10:00:00", "infinity"), (2, "2024-03-01 10:00:00", "0044-03-15 00:00:00 BC"),
+        (3, "2024-03-01 10:00:00", "9999-12-31 23:59:59.999999"), (4, "2024-03-01 10:00:00", "20000-01-01"),
+    )  # fmt: skip
+    source = a_source(origin={"type": "sql", "url_variable": "WAREHOUSE_URL", "table": "customers"})
+    rows = fetched(opened(postgres, source), source, date(2024, 3, 1), tmp_path)
+    table, offences = fit(source, rows, pa.schema([]))
+    assert table["updated_at"].to_pylist() == [None, None, datetime(9999, 12, 31, 23, 59, 59, 999999, UTC), None]
+    assert [one.rows.tolist() for one in offences] == [[0, 1, 3]]
+
+
+def test_long_integers_beside_floats_are_not_rounded(sqlite: Database, tmp_path: Path) -> None:
+    source = in_sqlite(sqlite, "2024-03-01", "2024-03-01", short=[1, 0.5], long=[2**53 + 1, 0.5])
+    rows = fetched(opened(sqlite, source), source, date(2024, 3, 1), tmp_path)
+    assert rows["short"].to_pylist() == [1.0, 0.5]
+    assert rows["long"].to_pylist() == ["9007199254740993", "0.5"]
 
 
 # --- changes while it is read -----------------------------------------------------------------------------------------

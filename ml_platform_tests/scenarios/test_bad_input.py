@@ -188,6 +188,40 @@ def test_view_that_wants_good_days_refuses_a_degraded_one(week: Platform, catalo
     assert compute_day(view, date(2018, 4, 3), catalog, week.lake, Embedded()).metadata
 
 
+def test_object_that_is_not_read_is_a_warning_beside_good_rows_also_when_it_comes_later(week: Platform) -> None:
+    day = date(2018, 4, 7)
+    before = week.lake.require("transactions/raw", day)
+    week.landing.write(f"transactions/{day}/hour=05/p.csv", b"transaction_id\n1\n")
+    week.landing.write(f"transactions/{day}/_SUCCESS", b"")
+    (request,) = [request for request in week.arrivals() if request.partition_key == day.isoformat()]
+    assert week.run(request).success
+    manifest = week.lake.require("transactions/raw", day)
+    assert (manifest.content_hash, manifest.tags["quality"]) == (before.content_hash, "degraded")
+    assert week.checks("transactions/raw", day)["everything_is_recognised"] is False
+    assert week.checks("transactions/raw", day)["every_object_is_accounted_for"] is True
+    evaluation = latest(week, "everything_is_recognised", day)
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    assert "hour=05/p.csv: lies in a folder within the day's" in evaluation.description
+    stray = accounts_of(week.lake, "transactions", day)[-1]
+    assert (stray.object, stray.bytes) == (f"transactions/{day}/hour=05/p.csv", 17)
+    week.landing.client.delete_object(
+        Bucket=week.landing.bucket, Key=f"{week.landing.prefix}transactions/{day}/hour=05/p.csv"
+    )
+    (request,) = [request for request in week.arrivals() if request.partition_key == day.isoformat()]
+    assert week.run(request).success
+    assert week.checks("transactions/raw", day)["everything_is_recognised"] is True
+
+
+def test_day_whose_only_object_is_not_read_is_red_and_not_asked_for_again(week: Platform) -> None:
+    day = date(2018, 4, 20)
+    week.landing.write(f"transactions/{day}/transactions.xlsx", b"PK")
+    (request,) = [request for request in week.arrivals() if request.partition_key == day.isoformat()]
+    assert not week.run(request).success
+    assert week.checks("transactions/raw", day)["everything_is_recognised"] is False
+    assert [(one.object[-5:], one.bytes) for one in accounts_of(week.lake, "transactions", day)] == [(".xlsx", 2)]
+    assert [request for request in week.arrivals() if request.partition_key == day.isoformat()] == []
+
+
 def test_failed_check_is_not_tried_again(week: Platform) -> None:
     for request in week.arrivals():  # days that look back on the changed ones
         week.run(request)

@@ -3,27 +3,62 @@
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from ml_platform.core.spec.base import ColumnType, Described, ImportPath, Name, Quantity, Spec
+from ml_platform.core.spec.base import Described, ImportPath, Name, Quantity, Spec
 from ml_platform.core.spec.resources import PodSpec
+from ml_platform.core.values import FLOATS, INTEGERS, ColumnType, Value, of_json, of_text
 
 
 class ColumnSpec(Spec):
     type: ColumnType
     nullable: bool = False
-    min: float | None = None
-    max: float | None = None
-    allowed: tuple[Any, ...] | None = Field(default=None, description="the only values that may occur")
+    min: int | float | None = None
+    max: int | float | None = None
+    allowed: tuple[Value, ...] | None = Field(default=None, description="the only values that may occur")
 
-    @model_validator(mode="after")
-    def _only_numbers_have_ranges(self) -> "ColumnSpec":
-        if (self.min is not None or self.max is not None) and self.type in ("bool", "string", "timestamp"):
-            raise ValueError(f"min and max are for numbers, not for type {self.type}")
-        return self
+    @field_validator("min", "max", mode="before")
+    @classmethod
+    def _limits_are_of_the_type(cls, limit: Any, info: ValidationInfo) -> Any:
+        type_ = info.data.get("type")
+        if limit is None or type_ is None:
+            return limit
+        if type_ not in INTEGERS and type_ not in FLOATS:
+            raise ValueError(f"min and max are for numbers, not for type {type_}")
+        return _of_yaml(type_, limit)
+
+    @field_validator("allowed", mode="before")
+    @classmethod
+    def _allowed_are_of_the_type(cls, allowed: Any, info: ValidationInfo) -> Any:
+        type_ = info.data.get("type")
+        if not isinstance(allowed, list | tuple) or type_ is None:
+            return allowed
+        return tuple(_of_yaml(type_, value) for value in allowed)
+
+
+def _of_yaml(type_: ColumnType, value: Any) -> Value:
+    """A value of a YAML file as one of a column's type, exactly."""
+    try:
+        if isinstance(value, str) and (
+            type_ in INTEGERS or type_ in FLOATS
+        ):  # such as 1e9, which YAML takes for a text
+            found = of_json(type_, of_text("float64", value)) if "e" in value.lower() else of_text(type_, value)
+        else:
+            found = of_json(type_, value)
+    except ValueError as error:
+        hint = (
+            f"; quote it: '{'no' if value is False else 'yes'}'"
+            if type_ == "string" and isinstance(value, bool)
+            else ""
+        )
+        raise ValueError(f"{value!r}: {error}{hint}") from None
+    if found is None or found in (float("inf"), float("-inf")):
+        raise ValueError(f"{value!r} is no limit" + "; say `nullable: true`" * (value is None))
+    return found
 
 
 Check = Literal[
+    "everything_is_recognised",
     "objects_are_readable",
     "schema_conforms",
     "values_fit_their_types",
@@ -36,7 +71,10 @@ Check = Literal[
 ]
 OBJECT_CHECKS: tuple[Check, ...] = ("objects_are_readable", "schema_conforms")
 UNTYPED: tuple[Check, ...] = (*OBJECT_CHECKS, "values_fit_their_types")  # what breaks them has no typed rows to write
-UNDISCARDABLE: tuple[Check, ...] = ("row_count_is_normal",)  # no single row is to blame
+UNDISCARDABLE: tuple[Check, ...] = (
+    "row_count_is_normal",
+    "everything_is_recognised",
+)  # no row that was read is to blame
 
 
 SEGMENT = "segment"
@@ -156,8 +194,8 @@ class SourceSpec(Described):
         return 1 if self.segments else self.unique_within_days
 
     def policy(self, check: str) -> PolicySpec:
-        """The declared policy; otherwise stop, and warn for the row count."""
-        default = PolicySpec(on_failure="warn") if check == "row_count_is_normal" else PolicySpec()
+        """The declared policy; otherwise stop, and warn where no row that was read is to blame."""
+        default = PolicySpec(on_failure="warn") if check in UNDISCARDABLE else PolicySpec()
         return self.policies.get(check, default)  # type: ignore[call-overload]  # any other name has the default
 
     @model_validator(mode="after")
@@ -190,5 +228,5 @@ class SourceSpec(Described):
             if policy.on_failure == "warn" and check in UNTYPED:
                 raise ValueError(f"policies.{check}: what has no typed rows cannot be written with a warning")
             if policy.on_failure == "quarantine" and check in UNDISCARDABLE:
-                raise ValueError(f"policies.{check}: no single row is to blame; stop or warn")
+                raise ValueError(f"policies.{check}: no row that was read is to blame; stop or warn")
         return self
