@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -25,7 +25,7 @@ from ml_platform.components.graph import (
 from ml_platform.components.launching import BYTES, launcher_of, sized
 from ml_platform.components.progress import Progress
 from ml_platform.components.stopping import is_last_try, within_limits
-from ml_platform.components.tracking import Tracking, log_files
+from ml_platform.components.tracking import Tracking, log_dataset, log_files
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
@@ -45,8 +45,12 @@ from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, re
 from ml_platform.resources.trials import with_winners
 from ml_platform.training.curves import learning_curves
 from ml_platform.training.manifest import describe
+from ml_platform.training.profile import frame_of, profile, shown
 from ml_platform.training.training_set import LABEL, columns_of, leakage
 from ml_platform.training.windows import windows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DESCRIBED = "described"  # tag of a training set: what the manifest of a model says of it
 NO_FUTURE = "no_future_information"
@@ -111,13 +115,23 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
         with tracking.step(spec.name) as mlflow:
             context.add_asset_metadata(tracking.metadata(mlflow))
             runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
-            yield from make_training_set(spec, catalog, training_date_of(context), lake, engine, runs)
+
+            def told(frame: "pd.DataFrame", version: str) -> None:
+                log_dataset(mlflow, frame, keys.training_set(spec.name), version, LABEL)
+
+            yield from make_training_set(spec, catalog, training_date_of(context), lake, engine, runs, told)
 
     return training_set  # type: ignore[return-value]  # the overload is lost behind **common
 
 
 def make_training_set(
-    spec: ModelSpec, catalog: Catalog, training_date: date, lake: Lake, engine: Engine, runs: dict[str, str]
+    spec: ModelSpec,
+    catalog: Catalog,
+    training_date: date,
+    lake: Lake,
+    engine: Engine,
+    runs: dict[str, str],
+    told: "Callable[[pd.DataFrame, str], None]" = lambda frame, version: None,
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
@@ -146,6 +160,8 @@ def make_training_set(
     described = json.dumps(describe(spec, delay, training_date, views, table))
     tags = {"inputs_fingerprint": inputs_fingerprint(inputs), DESCRIBED: described, BYTES: str(table.nbytes), **runs}
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
+    frame = frame_of(table)
+    told(frame, manifest.content_hash)
     binary = spec.task == "binary_classification"
     positives = {"positives": int(columns_of(table.select([LABEL]))[LABEL].sum())} if binary else {}
     yield dg.MaterializeResult(
@@ -158,6 +174,7 @@ def make_training_set(
             **sized(spec, manifest)[1],
             "input_partitions": len(inputs),
             "content_hash": manifest.content_hash,
+            "columns": markdown_table(profile(frame).map(shown).to_dict("records")),
         },
         check_results=checks,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -22,6 +22,9 @@ from dagster._core.events import EngineEventData
 from ml_platform.core.digest import of_bytes
 from ml_platform.core.errors import Interrupted
 from ml_platform.resources.mlflow_client import prepare_mlflow
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CLAIM = "mlflow_run"
 SAMPLED_EVERY = 5  # seconds between samples of the system's metrics
@@ -178,6 +181,15 @@ def log_files(mlflow: Any, files: Mapping[str, bytes], folder: str) -> None:
         for name, content in files.items():
             (Path(place) / name).write_bytes(content)
         mlflow.log_artifacts(place, folder)
+
+
+def log_dataset(mlflow: Any, frame: "pd.DataFrame", name: str, version: str, targets: str) -> None:
+    """Say which rows the run is about: their schema, size and version."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.pandas_dataset import PandasDataset
+
+    dataset = PandasDataset(frame, CodeDatasetSource({}), targets=targets, name=name, digest=version[:16])
+    mlflow.log_input(dataset, context="training")
 
 
 def _alone(tracking_uri: str) -> Any:
