@@ -1,5 +1,6 @@
 """One MLflow run per training: each fault of bare dagster-mlflow is shown, and that ours does not have it."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -21,7 +22,7 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from ml_platform.components.progress import Progress
-from ml_platform.components.tracking import Tracking, claims, log_files
+from ml_platform.components.tracking import Tracking, claims, log_dataset, log_files
 from ml_platform.core.errors import Interrupted
 from ml_platform_tests.conftest import NO_LOGS
 
@@ -343,3 +344,14 @@ def test_runs_link_to_each_other_and_progress_shows_while_the_step_runs(
     assert third.metadata["seconds_left"].value == 4.0
     assert last.metadata["seconds_left"].value == 0.0
     assert last.partition == "2018-05-31"
+
+
+def test_rows_that_a_run_is_about_are_a_dataset_of_it(tracking: Tracking, mlflow_url: str, experiment: str) -> None:
+    import pandas as pd
+
+    with tracking.step(experiment) as mlflow:
+        log_dataset(mlflow, pd.DataFrame({"amount": [1.0, 2.0], "label": [0, 1]}), "m/training_set", "f" * 64, "label")
+    (found,) = runs_of(mlflow_url, experiment)
+    (given,) = found.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("m/training_set", "f" * 16)
+    assert json.loads(given.dataset.profile)["num_rows"] == 2
