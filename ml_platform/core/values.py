@@ -138,13 +138,15 @@ def parsed(type_: ColumnType, text: str) -> Value | None:
 
 
 def _integer(type_: ColumnType, number: float | Decimal) -> int:
-    if not math.isfinite(number) or number != int(number):
+    if not isinstance(number, int) and not math.isfinite(number):
         raise ValueError(_NOUNS[type_])
     if isinstance(number, float) and abs(number) > FLOATS["float64"]:
         raise ValueError(SKIPPED.format(FLOATS["float64"]))
     limit = 2 ** (INTEGERS[type_] - 1)
     if not -limit <= number < limit:
         raise ValueError(f"beyond {type_}, {-limit} to {limit - 1}")
+    if number != int(number):
+        raise ValueError(_NOUNS[type_])
     return int(number)
 
 

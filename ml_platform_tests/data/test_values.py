@@ -359,6 +359,26 @@ def test_nanoseconds_of_old_parquet_are_refused_and_its_far_dates_are_not(tmp_pa
     ]  # fmt: skip
 
 
+def test_times_of_old_parquet_keep_their_rows_beside_a_column_of_several_dictionaries(tmp_path: Path) -> None:
+    """Such a column ends batches where times alone have none."""
+    ten = 1_709_287_200_000_000_000
+    schema = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("at", pa.timestamp("us")),
+            ("note", pa.dictionary(pa.int32(), pa.string())),
+            ("value", pa.timestamp("ns")),
+        ]
+    )
+    with pq.ParquetWriter(tmp_path / "rows.parquet", schema, use_deprecated_int96_timestamps=True) as writer:
+        for group in range(4):
+            notes = pa.array([f"{group}", f"{group}!", f"{group}"]).dictionary_encode()
+            times = pa.array([ten, ten + (group == 2), None], pa.timestamp("ns"))
+            columns = [pa.array(range(3 * group, 3 * group + 3)), pa.array([datetime(2024, 3, 1)] * 3), notes, times]
+            writer.write_table(pa.table(columns, schema=schema))
+    assert opened("timestamp", tmp_path / "rows.parquet") == [TEN, TEN, None] * 2 + [TEN, REFUSED, None, TEN, TEN, None]
+
+
 @pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us", "UTC")])
 def test_times_beyond_the_calendar_are_refused(kind: pa.DataType, tmp_path: Path) -> None:
     assert (
@@ -423,6 +443,15 @@ def test_body_with_two_values_for_a_name_is_refused_as_a_line_is() -> None:
             parse_json(text)
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(("type_", "first_lost"), [("float64", 2**53 + 1), ("float32", 2**24 + 1)])
+def test_first_whole_number_that_a_float_has_not_is_refused_by_every_door(
+    type_: ColumnType, first_lost: int, tmp_path: Path
+) -> None:
+    for value, wanted in ((first_lost, REFUSED), (first_lost - 1, float(first_lost - 1)), (-first_lost, REFUSED)):
+        for door, _, found in whole_numbers(type_, [value], tmp_path):
+            assert found in ([wanted], []), door
 
 
 def test_patterns_are_whole_and_know_ascii_alone() -> None:
