@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -31,6 +32,7 @@ from ml_platform.core.spec import (
 )
 from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.trainers import PARAMS, check_trainer
+from ml_platform.core.values import INTEGERS
 
 SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.Source": SourceSpec,
@@ -42,7 +44,22 @@ SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
 }
 PODS = ("resources", "batch_resources")  # fields of specs
 DEFS = Path(__file__).parent.parent / "defs"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Safe):
+    """YAML's, which of a key that is there twice would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge" else key
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key `{name}` is there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
 
 
@@ -197,13 +214,15 @@ def _with_segment(source: SourceSpec) -> SourceSpec:
 def _read(path: Path) -> Iterator[BaseModel]:
     text = path.read_text(encoding="utf-8")
     try:
-        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]  # a safe one
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = where.line + 1 if where else 1
         raise SpecError(
             f"{path}:{line}", f"not valid YAML: {getattr(error, 'problem', error)}", "mend the file"
         ) from error
+    if not documents:
+        raise SpecError(f"{path}:1", "the file is empty", "write `type:` and `attributes:`, or remove it")
     for number, document in enumerate(documents):
         if not isinstance(document, dict) or not isinstance(document.get("type"), str):
             raise SpecError(
@@ -278,6 +297,11 @@ class _File:
         if name not in among:
             self.refuse(field, f"no {what} {name!r}{nearest(name, among)}", f"mend `{field}`")
 
+    def same_type(self, field: str, one: str, its: ColumnSpec, other: str, others: ColumnSpec) -> None:
+        """Two columns whose values are held against each other; of whole numbers any two will do."""
+        if its.type != others.type and not {its.type, others.type} <= INTEGERS.keys():
+            self.refuse(field, f"{one} is {its.type} and {other} is {others.type}", "declare both as the same type")
+
 
 def _check_references(file: _File, spec: BaseModel, catalog: Catalog) -> None:
     """Every name that a spec mentions exists, and has what is asked of it."""
@@ -297,6 +321,13 @@ def _check_source(file: _File, spec: SourceSpec, catalog: Catalog) -> None:
         file.known(reference.source, whole - {spec.name}, "other source without segments", f"{field}.source")
         columns = catalog.sources[reference.source].columns
         file.known(reference.column, columns, f"column of {reference.source}", f"{field}.column")
+        file.same_type(
+            field,
+            f"{spec.name}.{column}",
+            spec.columns[column],
+            f"{reference.source}.{reference.column}",
+            columns[reference.column],
+        )
 
 
 def _check_view(file: _File, spec: FeatureViewSpec, catalog: Catalog) -> None:
@@ -306,6 +337,10 @@ def _check_view(file: _File, spec: FeatureViewSpec, catalog: Catalog) -> None:
         with_it = [spec.rows] if spec.rows else spec.inputs
         columns = {column for source in with_it for column in catalog.sources[source].columns}
         file.known(spec.entity, columns, f"column of {' or '.join(with_it)}", "entity")
+        with_entity = [source for source in spec.inputs if spec.entity in catalog.sources[source].columns]
+        for one, other in pairwise(with_entity):
+            pair = [(f"{name}.{spec.entity}", catalog.sources[name].columns[spec.entity]) for name in (one, other)]
+            file.same_type("entity", *pair[0], *pair[1])
     if spec.rows and (late := catalog.sources[spec.rows].delay_days):
         problem = f"{spec.rows} is known only {late} days after its events"
         file.refuse("rows", problem, "name a source without delay_days")
@@ -320,6 +355,9 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
     file.known(spec.label.column, label_source.columns, f"column of {spec.label.source}", "label.column")
     for column in label_source.key:
         file.known(column, rows.columns, f"column of {spec.entity_rows}, by which labels are joined,", "label.source")
+    for column in label_source.key:
+        of_label, of_rows = label_source.columns[column], rows.columns[column]
+        file.same_type("label.source", f"{spec.label.source}.{column}", of_label, f"{rows.name}.{column}", of_rows)
     span = spec.training.span_days(label_source.delay_days)
     if label_source.corrections == "latest" and rows.horizon < span:
         problem = (
@@ -342,8 +380,14 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
             if (other := first_with.setdefault(feature, view.name)) != view.name:
                 file.refuse("features", f"{other} and {view.name} both have {feature}", "rename one, or leave one out")
     _check_expressions(file, spec, catalog)
-    for entity in catalog.entities(spec):
+    for view in catalog.snapshot_views(spec):
+        entity = view.entity or ""
         file.known(entity, rows.columns, f"column of {spec.entity_rows}, by which features are looked up,", "features")
+        for name in (name for name in view.inputs if entity in catalog.sources[name].columns):
+            its = catalog.sources[name].columns[entity]
+            file.same_type(
+                "features", f"{name}.{entity}, of {view.name},", its, f"{rows.name}.{entity}", rows.columns[entity]
+            )
 
 
 def _check_expressions(file: _File, spec: ModelSpec, catalog: Catalog) -> None:

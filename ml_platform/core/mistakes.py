@@ -1,5 +1,6 @@
 """What pydantic finds wrong, in the words of someone who writes YAML: the field, what is wrong, the nearest valid name."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -34,6 +35,8 @@ def first_mistake(model: type[BaseModel], error: ValidationError, within: Locati
     if first["type"] == "missing":
         return Mistake(location, f"`{field}` is required", f"add `{location[-1]}:`")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        message += nearest(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
     shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
     return Mistake(location, f"`{field}`: {message}{shown}", "mend the value")
 

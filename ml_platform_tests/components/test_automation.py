@@ -1,11 +1,20 @@
-"""The retrain sensor over several models."""
+"""The sensors over several sources and models."""
+
+from datetime import date
 
 import dagster as dg
 import pytest
 
 from ml_platform.components import automation
+from ml_platform.components.candidate import candidate_asset, training_set_asset
+from ml_platform.components.evaluation import evaluation_asset
+from ml_platform.components.feature_view import view_asset
+from ml_platform.components.online_store import online_store_asset
+from ml_platform.components.predictions import predictions_asset
+from ml_platform.components.release import deployment_asset, model_version_asset
+from ml_platform.components.source import landed_asset, raw_asset
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog
+from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AutomationSpec, ModelSpec
 from ml_platform.definitions import defs
@@ -54,3 +63,39 @@ def test_unreadable_ledger_of_one_day_keeps_no_other_day_waiting(s3_port: int, e
         ticked = defs.resolve_sensor_def("arrival_sensor")(context)
     assert isinstance(ticked, dg.SensorResult)
     assert [request.partition_key for request in ticked.run_requests or ()] == ["2018-04-02"]
+
+
+def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sensor asks for days of all of them, each by its own calendar."""
+    built_in = load_catalog()
+    late = built_in.sources["fraud_labels"].model_copy(update={"start_date": date(2018, 4, 3)})
+    third = built_in.sources["transactions"].model_copy(update={"name": "third", "start_date": date(2019, 1, 1)})
+    catalog = Catalog({**built_in.sources, "fraud_labels": late, "third": third}, built_in.views, built_in.models)
+    monkeypatch.setattr(automation, "read_catalog", lambda: catalog)
+    (spec,) = catalog.models.values()
+    nouns = (
+        training_set_asset,
+        candidate_asset,
+        evaluation_asset,
+        model_version_asset,
+        deployment_asset,
+        predictions_asset,
+    )
+    assets = [
+        *(asset for source in catalog.sources.values() for asset in (landed_asset(source), raw_asset(source, catalog))),
+        *(view_asset(view, catalog) for view in catalog.daily_views()),
+        *(noun(spec, catalog) for noun in nouns),
+        online_store_asset(catalog.snapshot_views()),
+    ]
+    of_sensors = automation.Automation(AutomationSpec()).build_defs(None)  # type: ignore[arg-type]  # it is not looked at
+    resources = dict.fromkeys(("lake", "origins", "engine", "tracking", "registry", "server", "store"))
+    whole = dg.Definitions.merge(dg.Definitions(assets=assets, resources=resources), of_sensors)
+    dg.Definitions.validate_loadable(whole)
+    names = {sensor.name for sensor in whole.get_repository_def().sensor_defs}
+    assert names >= {
+        "arrival_sensor",
+        "freshness_sensor",
+        "retrain_sensor",
+        "rollout_progress_sensor",
+        "recovery_sensor",
+    }

@@ -363,3 +363,151 @@ def test_params_name_features_of_the_model(tmp_path: Path, params: str, said: st
     write(tmp_path, VECTORS, "last_events")
     assert mistake(tmp_path).startswith(f"{path}:9: {said}" if said[0] == "`" else f"{path}:9: ")
     assert said in mistake(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("  key: [click_id]\n", "  key: [click_id]\n  key: [user_id]\n", "key `key` is there twice"),
+        ("    user_id: {", "    user_id: {type: int64}\n    user_id: {", "key `user_id` is there twice"),
+        (
+            "{type: int32}",
+            "{type: int32}\n  resources: {memory: 4GB}",
+            "is no quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30) (it is '4GB')",
+        ),
+        (
+            "{type: int32}",
+            "{type: int32}\n  resources: {timeout: 4hours}",
+            "is no duration, such as 30s, 10m, 4h or 7d (it is '4hours')",
+        ),
+        (
+            "{type: int32}",
+            "{type: int32}\n  owners: [fraud]",
+            "is no owner, such as ann@example.com or team:fraud (it is 'fraud')",
+        ),
+        ("{type: int32}", "{type: int32}\n  new_columns: adpt", "did you mean `adopt`? (it is 'adpt')"),
+        ("type: int32", "type: itn32", "did you mean `int32`?"),
+    ],
+)
+def test_values_that_are_none_of_a_kind_are_refused_with_an_example(
+    tmp_path: Path, was: str, becomes: str, said: str
+) -> None:
+    path = write(tmp_path, SOURCE.replace(was, becomes))
+    found = mistake(tmp_path)
+    assert said in found
+    assert found.startswith(f"{path}:")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_empty_file_is_said_to_be_that(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    assert mistake(tmp_path).startswith(f"{path}:1: the file is empty")
+
+
+VIEW_OF_USER = """\
+type: ml_platform.components.FeatureView
+attributes:
+  name: of_user
+  entity: user_id
+  function: tests.function
+  inputs: {clicks: {window_days: 1}, users: {window_days: 1}}
+  features: {a: {}}
+"""
+
+
+def users(type_: str) -> str:
+    return f"""\
+type: ml_platform.components.Source
+attributes:
+  name: users
+  start_date: 2018-01-01
+  key: [user_id]
+  event_time: seen_at
+  columns:
+    user_id: {{type: {type_}}}
+    seen_at: {{type: timestamp}}
+    churned: {{type: int8, nullable: true}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "said"),
+    [
+        (
+            SOURCE + "  references: {user_id: {source: users, column: user_id}}\n",
+            "string",
+            "`references.user_id`: clicks.user_id is int32 and users.user_id is string",
+        ),
+        (SOURCE + "---\n" + VIEW_OF_USER, "float64", "`entity`: clicks.user_id is int32 and users.user_id is float64"),
+    ],
+)
+def test_columns_that_are_held_against_each_other_have_one_type(
+    tmp_path: Path, text: str, type_: str, said: str
+) -> None:
+    write(tmp_path, text)
+    write(tmp_path, users(type_), "two")
+    assert said in mistake(tmp_path)
+    write(tmp_path, users("int64"), "two")
+    load_catalog(tmp_path)
+
+
+def churn(features: str, **changes: str) -> str:
+    text = f"""\
+type: ml_platform.components.FeatureView
+attributes:
+  name: asked
+  kind: request
+  features: {features}
+---
+type: ml_platform.components.Model
+attributes:
+  name: churn
+  entity_rows: clicks
+  label: {{source: users, column: churned}}
+  features: [asked]
+  candidates: [{{trainer: mlp}}]
+"""
+    for was, becomes in changes.items():
+        text = text.replace(was, becomes)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ("{a: {expression: user_id + 1}}", None),
+        ("{a: {expression: usr_id + 1}}", "no column of clicks, or feature of the model, that asked.a reads, 'usr_id'"),
+        ("{a: {expression: age + 1}}", "asked.a reads age, which may be null, and has no default"),
+        ("{a: {expression: age + 1, default: 0}}", None),
+        ("{a: {expression: 'fill_null(age, 0) + is_null(age)'}}", None),
+        ("{a: {expression: 'user_id +'}}", "`user_id +` is no expression"),
+    ],
+)
+def test_request_features_read_what_there_is_and_know_what_a_null_is(
+    tmp_path: Path, features: str, said: str | None
+) -> None:
+    write(tmp_path, SOURCE + "    age: {type: float64, nullable: true}\n")
+    write(tmp_path, users("int64"), "two")
+    write(tmp_path, churn(features), "three")
+    if said:
+        assert said in mistake(tmp_path)
+    else:
+        load_catalog(tmp_path)
+
+
+def test_labels_that_are_corrected_need_keys_that_hold_over_a_whole_training(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE)
+    write(tmp_path, users("int64") + "  corrections: latest\n", "two")
+    write(tmp_path, churn("{a: {expression: user_id + 1}}"), "three")
+    assert "told by key over the 35 days of a training, and keys of clicks are unique within 1 only" in mistake(
+        tmp_path
+    )
+    write(tmp_path, SOURCE + "  unique_within_days: 35\n")
+    load_catalog(tmp_path)
+
+
+def test_labels_whose_key_has_another_type_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, SOURCE)
+    write(tmp_path, users("string"), "two")
+    write(tmp_path, churn("{a: {expression: user_id + 1}}"), "three")
+    assert "`label.source`: users.user_id is string and clicks.user_id is int32" in mistake(tmp_path)

@@ -1,13 +1,30 @@
 """What all specs share."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+_DURATION = re.compile(r"[1-9][0-9]*[smhd]")
+# As Dagster takes them: a mistake is to be said with file and line.
+_OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"is no {what}")
+        return text
+
+    return AfterValidator(check)
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]
-Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[smhd]$")]
+Quantity = Annotated[str, _matching(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
+Duration = Annotated[str, _matching(_DURATION, "duration, such as 30s, 10m, 4h or 7d")]
+Owner = Annotated[str, _matching(_OWNER, "owner, such as ann@example.com or team:fraud")]
 IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 ImportPath = Annotated[str, StringConstraints(pattern=IMPORT_PATH)]
 TrainerName = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)$")]
@@ -40,7 +57,7 @@ class Spec(BaseModel):
 class Described(Spec):
     name: Name
     description: str = ""
-    owners: tuple[str, ...] = Field(default=(), description="e-mail addresses or team:names")
+    owners: tuple[Owner, ...] = Field(default=(), description="e-mail addresses or team:names")
     keep_days: int | None = Field(
         default=None, ge=1, description="how many of the newest days are kept; default: all (ml-platform retention)"
     )
