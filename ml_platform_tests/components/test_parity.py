@@ -33,6 +33,7 @@ from ml_platform.registry.versions import Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import online_store_at
+from ml_platform.resources.registry import Registry
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
 from ml_platform.serving.probation import Probation, self_test
@@ -140,7 +141,7 @@ def served(
             return files
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server.Registry, "at", lambda _: OneChampion())
+        patch.setattr(Registry, "at", lambda _: OneChampion())
         patch.setattr(Probation, "__call__", lambda *_: None)  # a process of its own: serving/test_probation.py has it
         port = free_port()
         running = uvicorn.Server(
