@@ -56,12 +56,14 @@ class ViewSchema:
 class InputSchema:
     """What a row must have: `request` columns (name -> type), and the features of `views`, looked up or given.
 
-    Features of `rolling` views (view -> feature -> default) are of single events: they can only be given.
+    Features of `rolling` views (view -> feature -> default) are of single events: they can only be given. `key` are the columns
+    (name -> type) that identify a row; who sends them finds them again beside the answer.
     """
 
     request: Mapping[str, str]
     views: tuple[ViewSchema, ...]
     rolling: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    key: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def entities(self) -> list[str]:
@@ -84,17 +86,19 @@ class InputSchema:
         rolling = {view.name: features[view.name] for view in views if view.rows}
         computed = {name for of_view in features.values() for name in of_view}
         request = {name: rows.columns[name].type for name in transforms.required_columns if name not in computed}
-        return cls(request, described, rolling)
+        return cls(request, described, rolling, {name: rows.columns[name].type for name in rows.key})
 
     def to_json(self) -> bytes:
         views = [asdict(v) for v in self.views]
-        return json.dumps({"request": self.request, "views": views, "rolling": self.rolling}, indent=1).encode()
+        content = {"request": self.request, "views": views, "rolling": self.rolling, "key": self.key}
+        return json.dumps(content, indent=1).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "InputSchema":
         content = json.loads(text)
         views = tuple(ViewSchema(**view) for view in content["views"])
-        return cls(content["request"], views, content.get("rolling", {}))  # bundles from before rolling views have none
+        # Bundles from before there were rolling views, or keys, have none.
+        return cls(content["request"], views, content.get("rolling", {}), content.get("key", {}))
 
 
 @dataclass(frozen=True)

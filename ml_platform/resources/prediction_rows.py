@@ -27,14 +27,16 @@ SCHEMA = pa.schema(
         ("latency_ms", pa.float64()),
     ]
 )
-INPUT = "input_"  # what the columns of the inputs begin with
+# What the columns begin with of what is named by the model: inputs, and per view of when it was and whether it knew the entity.
+INPUT, AS_OF, KNOWN = "input_", "as_of_", "known_"
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """One row that was scored, or that could not be. `scores` is for several classes, `score` for all else.
 
-    `features` float64 [features] are inputs too, whose `names` rows of one version share.
+    `inputs` are request columns, ids, and the key where it was sent. `features` float64 [features] are inputs too, whose `names` rows
+    of one version share. `as_of` has the moment of each view that was looked up, `known` those that knew the row's entity.
     """
 
     request_id: str
@@ -49,6 +51,8 @@ class Prediction:
     inputs: Mapping[str, Any] | None = None
     features: np.ndarray | None = None
     names: tuple[str, ...] = ()
+    as_of: Mapping[str, datetime] | None = None
+    known: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -76,6 +80,11 @@ def _piece(rows: Sequence[Prediction]) -> pa.Table:
             table = table.append_column(INPUT + name, pa.array(np.ascontiguousarray(values)))
     for name in dict.fromkeys(name for one in rows for name in one.inputs or ()):
         table = table.append_column(INPUT + name, _column([(one.inputs or {}).get(name) for one in rows]))
+    for view in dict.fromkeys(view for one in rows for view in one.as_of or ()):
+        moments = [(one.as_of or {}).get(view) for one in rows]
+        known = [None if moment is None else view in one.known for one, moment in zip(rows, moments, strict=True)]
+        table = table.append_column(AS_OF + view, pa.array(moments, pa.timestamp("us", tz="UTC")))
+        table = table.append_column(KNOWN + view, pa.array(known, pa.bool_()))
     return table
 
 

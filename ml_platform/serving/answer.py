@@ -52,16 +52,19 @@ class Asked:
 
 @dataclass
 class Answer:
-    """Scores in the order of the rows, and who gave each."""
+    """Scores in the order of the rows, who gave each, and where features were looked up the views that knew its entity."""
 
     scores: list[Any]
     by: list[Served]
     arms: list[Arm]
+    known: list[Sequence[str]]
     as_of: dict[str, datetime]
 
     def put(self, positions: Sequence[int], by: Served, arm: Arm, scored: Scored) -> None:
         for position, score in zip(positions, scored.scores, strict=True):
             self.scores[position], self.by[position], self.arms[position] = score, by, arm
+        for position, known in zip(positions, scored.known, strict=False):  # there are none where nothing was looked up
+            self.known[position] = known
         self.as_of |= scored.as_of
 
 
@@ -81,7 +84,7 @@ class Desk:
             FeatureError: if features cannot be looked up.
         """
         size = len(asked.rows)
-        answer = Answer([None] * size, [serving.champion] * size, ["champion"] * size, {})
+        answer = Answer([None] * size, [serving.champion] * size, ["champion"] * size, [()] * size, {})
         for arm, positions in self._arms(serving, asked).items():
             rows = asked.rows if len(positions) == size else [asked.rows[position] for position in positions]
             if arm == "champion":
@@ -187,7 +190,8 @@ class Desk:
 
         def write() -> None:
             several = bool(scored.scores) and isinstance(scored.scores[0], list)
-            names, request = by.checker.features, checked.request
+            names, given = by.checker.features, {**checked.request, **checked.identity}
+            known = scored.known or [()] * len(positions)
             self.log.add(
                 by.version.model,
                 [
@@ -200,12 +204,14 @@ class Desk:
                         latency,
                         None if several else score,
                         score if several else None,
-                        inputs={name: column[row] for name, column in request.items()},
+                        inputs={name: column[row] for name, column in given.items()},
                         features=values,
                         names=names,
+                        as_of=scored.as_of,
+                        known=by_views,
                     )
-                    for row, (position, score, values) in enumerate(
-                        zip(positions, scored.scores, scored.features, strict=True)
+                    for row, (position, score, values, by_views) in enumerate(
+                        zip(positions, scored.scores, scored.features, known, strict=True)
                     )
                 ],
             )

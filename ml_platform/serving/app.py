@@ -225,7 +225,12 @@ def _described(models: ServedModels, name: str) -> dict[str, Any]:
             "metrics": {
                 name: value if math.isfinite(value) else None for name, value in serving.champion.bundle.metrics.items()
             },
-            "input": {"entities": schema.entities, "request": schema.request, "features": schema.features},
+            "input": {
+                "entities": schema.entities,
+                "request": schema.request,
+                "features": schema.features,
+                "key": schema.key,
+            },
         }
         if serving.challenger:
             traffic = {"share": serving.traffic.share, "shadow": serving.traffic.shadow}

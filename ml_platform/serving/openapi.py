@@ -78,8 +78,7 @@ def _schemas(name: str, bundle: Bundle, most_characters: int) -> dict[str, Schem
     full = _full_row(schema, given)
     rows: Schema = {"rows": _list(full)}
     if schema.views and not schema.rolling:
-        asked = {name: given[name] for name in (*schema.entities, *schema.request)}
-        rows["entities"] = _list(_object(asked, [*asked]))
+        rows["entities"] = _list(_object(given, [*dict.fromkeys([*schema.entities, *schema.request])]))
     score: Schema = {"multiclass_classification": {"type": "array", "items": NUMBER}}.get(bundle.spec.task, NUMBER)
     if bundle.spec.task == "binary_classification":
         score = {**NUMBER, "minimum": 0, "maximum": 1}
@@ -90,7 +89,15 @@ def _schemas(name: str, bundle: Bundle, most_characters: int) -> dict[str, Schem
         "arm": {"enum": ["champion", "challenger", None]},
         "answered_by": {"type": "array", "items": by, "description": "by row, if rows were answered by both"},
     }
-    as_of = {"type": ["object", "null"], "additionalProperties": {"type": "string", "format": "date-time"}}
+    looked_up = {
+        "as_of": {"type": ["object", "null"], "additionalProperties": {"type": "string", "format": "date-time"}},
+        "age_seconds": {"type": ["object", "null"], "additionalProperties": NUMBER},
+        "known": {
+            "type": ["array", "null"],
+            "items": {"type": "array", "items": {"enum": [view.name for view in schema.views]}},
+            "description": "by row, the views that knew the entity; null if nothing was looked up",
+        },
+    }
     return {
         f"{name}.Rows": {"oneOf": [_object({key: value}, [key]) for key, value in rows.items()]},
         f"{name}.Invocation": {
@@ -99,20 +106,23 @@ def _schemas(name: str, bundle: Bundle, most_characters: int) -> dict[str, Schem
             + [_object({"inputs": {"type": ["object", "array"]}}, ["inputs"])]
         },
         f"{name}.Scores": _object(
-            {"model": {"const": name}, **answered, "scores": scores, "as_of": as_of},
-            ["model", "version", "arm", "scores", "as_of"],
+            {"model": {"const": name}, **answered, "scores": scores, **looked_up},
+            ["model", "version", "arm", "scores", *looked_up],
         ),
-        f"{name}.Predictions": _object({"predictions": scores, **answered}, ["predictions", "version", "arm"]),
+        f"{name}.Predictions": _object(
+            {"predictions": scores, **answered, **looked_up}, ["predictions", "version", "arm", *looked_up]
+        ),
     }
 
 
 def _given(schema: InputSchema, most_characters: int) -> dict[str, Schema]:
-    """What only a request can say: ids, and request columns."""
+    """What only a request can say: ids, request columns, and the key."""
     types = TYPES | {"string": {**TYPES["string"], "maxLength": most_characters}}
     ids = {view.entity: _or_null(types["string" if view.entity_type == "string" else "int64"]) for view in schema.views}
     # An integer column is a number to the model, whatever it was in the source.
     request = {name: types.get(type_, NUMBER) if type_ != "int64" else NUMBER for name, type_ in schema.request.items()}
-    return {**ids, **request}
+    key = {name: _or_null(types.get(type_, NUMBER)) for name, type_ in schema.key.items()}
+    return {**key, **ids, **request}
 
 
 def _full_row(schema: InputSchema, given: dict[str, Schema]) -> Schema:

@@ -1,6 +1,7 @@
 """From the body of a request to the content of its answer, and nothing of HTTP."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ml_platform.core.errors import RequestError
@@ -39,9 +40,18 @@ class Question:
             rows, by_id = rows_of(content[kind], kind), kind == "entities"
         answer = await desk.answer(serving, Asked(rows, by_id, self.request_id, self.arm, self.began))
         if self.form == "invocations":
-            return {"predictions": answer.scores, **_by(answer)}
+            return {"predictions": answer.scores, **_by(answer), **_looked_up(answer)}
         model = serving.champion.version.model
-        return {"model": model, **_by(answer), "scores": answer.scores, "as_of": answer.as_of or None}
+        return {"model": model, **_by(answer), "scores": answer.scores, **_looked_up(answer)}
+
+
+def _looked_up(answer: Answer) -> dict[str, Any]:
+    """From when the features are that were looked up, how old that is in seconds, and by row the views that knew the entity."""
+    if not answer.as_of:
+        return {"as_of": None, "age_seconds": None, "known": None}
+    now = datetime.now(UTC)
+    ages = {view: round((now - as_of).total_seconds(), 3) for view, as_of in answer.as_of.items()}
+    return {"as_of": answer.as_of, "age_seconds": ages, "known": answer.known}
 
 
 def _by(answer: Answer) -> dict[str, Any]:

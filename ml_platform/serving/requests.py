@@ -5,8 +5,8 @@ columns together: one look-up, one matrix.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import itemgetter
@@ -68,16 +68,31 @@ def rows_of(content: Any, field: str) -> list[dict[str, Any]]:
 class Checked:
     """Rows of one request, every value of the right type: column by column what was sent, row by row the features.
 
-    `features` is None where they are to be looked up, by the `ids` of each view.
+    `features` is None where they are to be looked up, by the `ids` of each view. `identity` says which rows these are: ids, and
+    the key where it was sent.
     """
 
     rows: Sequence[Row]
     request: dict[str, list[Any]]
     features: list[list[float]] | None
     ids: dict[str, list[int | str | None]]
+    identity: dict[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The rows of several requests: what a bundle scores, by name, and beside it the features [rows, features].
+
+    Of the views that were looked up: the moment that each one's features are `as_of`, and by row those that knew its entity.
+    """
+
+    values: dict[str, np.ndarray]
+    features: np.ndarray
+    as_of: dict[str, datetime]
+    known: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,11 @@ class Checker:
 
     @cached_property
     def _id_types(self) -> dict[str, str]:
-        return {view.entity: view.entity_type for view in self.schema.views}
+        return {view.entity: "string" if view.entity_type == "string" else "int64" for view in self.schema.views}
+
+    @cached_property
+    def _identity_types(self) -> dict[str, str]:
+        return {**self.schema.key, **self._id_types}
 
     @cached_property
     def _features_as_set(self) -> frozenset[str]:
@@ -111,11 +130,11 @@ class Checker:
 
     @cached_property
     def _of_entities(self) -> dict[str, None]:
-        return dict.fromkeys([*self.schema.entities, *self.schema.request])
+        return dict.fromkeys([*self.schema.entities, *self.schema.request, *self.schema.key])
 
     @cached_property
     def _of_rows(self) -> dict[str, None]:
-        return dict.fromkeys([*self.schema.request, *self.schema.features, *self.schema.entities])
+        return dict.fromkeys([*self.schema.request, *self.schema.features, *self.schema.entities, *self.schema.key])
 
     def looks_up(self, rows: Sequence[Row]) -> bool:
         """Whether rows of which this is not said are to be looked up: their first has an id, and no feature."""
@@ -123,7 +142,7 @@ class Checker:
         return any(name in first for name in self.ids) and self._features_as_set.isdisjoint(first)
 
     def entities(self, rows: Sequence[Row]) -> Checked:
-        """Rows that give ids and request columns.
+        """Rows that give ids and request columns, and their key if they like.
 
         Raises:
             RequestError: naming row and field, if one is missing, unknown or of the wrong type; naming the rolling views,
@@ -134,53 +153,50 @@ class Checker:
             next_step = "send `rows` with every feature; GET /models/<model> lists them"
             raise RequestError("field 'entities'", problem, next_step)
         _only(rows, self._of_entities)
-        by_entity = {
-            name: [self._id(_required(row, n, name), n, name, type_) for n, row in enumerate(rows)]
-            for name, type_ in self._id_types.items()
-        }
-        return Checked(
-            rows, self._request(rows), None, {view.name: by_entity[view.entity] for view in self.schema.views}
-        )
+        for name in self.ids:
+            for position, row in enumerate(rows):
+                _required(row, position, name)
+        identity = self._identity(rows)
+        ids = {view.name: identity[view.entity] for view in self.schema.views}
+        return Checked(rows, self._request(rows), None, ids, identity)
 
     def rows(self, rows: Sequence[Row]) -> Checked:
-        """Rows that give every feature themselves; null stands for the feature's default. Ids may be given too.
+        """Rows that give every feature themselves; null stands for the feature's default. Ids and key may be given too.
 
         Raises:
             RequestError: naming row and field, if one is missing, unknown or of the wrong type.
         """
         _only(rows, self._of_rows)
-        for name, type_ in self._id_types.items():
-            for position, row in enumerate(rows):
-                self._id(row.get(name), position, name, type_)
-        return Checked(rows, self._request(rows), [self._features(row, n) for n, row in enumerate(rows)], {})
+        features = [self._features(row, position) for position, row in enumerate(rows)]
+        return Checked(rows, self._request(rows), features, {}, self._identity(rows))
 
-    def columns(
-        self, batch: Sequence[Checked], store: OnlineStore
-    ) -> tuple[dict[str, np.ndarray], dict[str, datetime], np.ndarray]:
+    def columns(self, batch: Sequence[Checked], store: OnlineStore) -> Columns:
         """The rows of several requests as columns, defaults where an id is unknown.
-
-        Returns:
-            The columns; the moment that each view's features are as of, if any were looked up; the features
-            [rows, features] in the order of `features`.
 
         Raises:
             FeatureError: if the online store cannot be read.
         """
         as_of: dict[str, datetime] = {}
-        looked_up = iter(self._looked_up([one for one in batch if one.features is None], store, as_of))
-        features = [values for one in batch for values in (next(looked_up) if one.features is None else one.features)]
-        matrix = np.array(features, dtype=np.float64).reshape(len(features), len(self.features))
-        columns = dict(zip(self.features, matrix.T, strict=True))
+        rows: list[list[float]] = []
+        known: list[list[str]] = []
+        looked_up = self._looked_up([one for one in batch if one.features is None], store, as_of)
+        for one in batch:
+            features, knowing = next(looked_up) if one.features is None else (one.features, [[] for _ in one.rows])
+            rows += features
+            known += knowing
+        matrix = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.features))
+        values = dict(zip(self.features, matrix.T, strict=True))
         for name, type_ in self.schema.request.items():
-            values = [value for one in batch for value in one.request[name]]
-            columns[name] = np.array(values, dtype=DTYPES.get(type_, "float64"))
-        return columns, as_of, matrix
+            of_name = [value for one in batch for value in one.request[name]]
+            values[name] = np.array(of_name, dtype=DTYPES.get(type_, "float64"))
+        return Columns(values, matrix, as_of, known)
 
     def _looked_up(
         self, batch: Sequence[Checked], store: OnlineStore, as_of: dict[str, datetime]
-    ) -> list[list[list[float]]]:
-        """For every request its rows of features."""
-        found_rows: list[list[list[float]]] = [[[] for _ in one.rows] for one in batch]
+    ) -> Iterator[tuple[list[list[float]], list[list[str]]]]:
+        """For every request its rows of features, and for each row the views that knew its entity."""
+        features: list[list[list[float]]] = [[[] for _ in one.rows] for one in batch]
+        known: list[list[list[str]]] = [[[] for _ in one.rows] for one in batch]
         for view in self.schema.views if batch else ():
             ids = {id_ for one in batch for id_ in one.ids[view.name] if id_ is not None}
             found = store.read(view.name, view.entity, ids, view.features)
@@ -190,10 +206,12 @@ class Checker:
                 id_: [d if (v := row[name]) is None else v for name, d in view.features.items()]
                 for id_, row in found.rows.items()
             }
-            for rows, one in zip(found_rows, batch, strict=True):
-                for row, id_ in zip(rows, one.ids[view.name], strict=True):
-                    row += defaults if id_ is None else values.get(id_, defaults)
-        return found_rows
+            for rows, knowing, one in zip(features, known, batch, strict=True):
+                for row, by, id_ in zip(rows, knowing, one.ids[view.name], strict=True):
+                    row += values.get(id_, defaults)  # type: ignore[arg-type]  # nobody, None, is in no store
+                    if id_ in values:
+                        by.append(view.name)
+        yield from zip(features, known, strict=True)
 
     def _request(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         return {name: self._request_column(rows, name, type_) for name, type_ in self.schema.request.items()}
@@ -202,22 +220,32 @@ class Checker:
         check = {"timestamp": _time, "bool": _flag, "string": self._text}.get(type_, _number)
         return [check(_required(row, position, name), position, name) for position, row in enumerate(rows)]
 
+    def _identity(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Ids, and what of the key was sent, each as what it is, null where it is not there."""
+        return {
+            name: [self._identifying(row.get(name), position, name, type_) for position, row in enumerate(rows)]
+            for name, type_ in self._identity_types.items()
+            if name in self._id_types or any(name in row for row in rows)
+        }
+
+    def _identifying(self, value: Any, position: int, name: str, type_: str) -> Any:
+        if value is None:
+            return None
+        check = {"timestamp": _time, "bool": _flag, "string": self._text}.get(type_)
+        if check:
+            return check(value, position, name)
+        if type_ != "int64":
+            return _number(value, position, name)
+        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
+            raise _error(position, name, f"must be a 64-bit integer, not {_shown(value)}")
+        return value
+
     def _text(self, value: Any, position: int, name: str) -> str:
         if not isinstance(value, str):
             raise _error(position, name, f"must be a string, not {_shown(value)}")
         if len(value) > self.most_characters:
             problem = f"has {len(value)} characters (at most {self.most_characters}): {_shown(value)}"
             raise _error(position, name, problem)
-        return value
-
-    def _id(self, value: Any, position: int, name: str, type_: str) -> int | str | None:
-        """The id by which to look up; null, as in training, is nobody."""
-        if value is None:
-            return None
-        if type_ == "string":
-            return self._text(value, position, name)
-        if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63:
-            raise _error(position, name, f"must be a 64-bit integer, not {_shown(value)}")
         return value
 
     @cached_property

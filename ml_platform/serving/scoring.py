@@ -15,11 +15,15 @@ from ml_platform.serving.requests import EXPLAINED, Checked, Checker
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one request's rows, and what they were computed from: features [rows, features], as of which moments."""
+    """The scores of one request's rows, and what they were computed from: features [rows, features], as of which moments.
+
+    `known` has the views that knew a row's entity, by row; nothing if none was asked.
+    """
 
     scores: list[Any]
     as_of: dict[str, datetime]
     features: np.ndarray
+    known: Sequence[Sequence[str]] = ()
 
 
 def score_together(
@@ -30,19 +34,20 @@ def score_together(
     Raises:
         FeatureError: if the online store cannot be read.
     """
-    columns, as_of, features = checker.columns(batch, store)
-    scores = scores_of(bundle, columns, sum(map(len, batch)))
+    columns = checker.columns(batch, store)
+    scores = scores_of(bundle, columns.values, sum(map(len, batch)))
     finite = np.isfinite(scores).all()
     results: list[Scored | RequestError] = []
     begin = 0
     for one in batch:
         end = begin + len(one)
         if finite or np.isfinite(scores[begin:end]).all():
-            moments = as_of if one.features is None else {}
-            results.append(Scored(scores[begin:end].tolist(), moments, features[begin:end]))
+            looked_up = (columns.as_of, columns.known[begin:end]) if one.features is None else ({}, ())
+            moments, known = looked_up
+            results.append(Scored(scores[begin:end].tolist(), moments, columns.features[begin:end], known))
         else:
             results.append(
-                _beyond(bundle, {name: values[begin:end] for name, values in columns.items()}, scores[begin:end])
+                _beyond(bundle, {name: values[begin:end] for name, values in columns.values.items()}, scores[begin:end])
             )
         begin = end
     return results

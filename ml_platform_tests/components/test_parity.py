@@ -33,9 +33,9 @@ from ml_platform.registry.versions import Version
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.online_store import online_store_at
+from ml_platform.resources.registry import Registry
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
-from ml_platform.serving import models as served_models
 from ml_platform.serving.probation import Probation, self_test
 from ml_platform.training.windows import windows
 from ml_platform_tests.conftest import lake_of
@@ -141,7 +141,7 @@ def served(
             return files
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(served_models.Registry, "at", lambda _: OneChampion())
+        patch.setattr(Registry, "at", lambda _: OneChampion())
         patch.setattr(Probation, "__call__", lambda *_: None)  # a process of its own: serving/test_probation.py has it
         port = free_port()
         running = uvicorn.Server(

@@ -100,8 +100,8 @@ def test_scores_are_those_that_the_server_gives_for_the_same_moment(
     rows = day.select(["customer_id", "terminal_id", "tx_amount", "tx_datetime"]).to_pylist()
     checker = Checker(model.schema)
     sent = checker.entities([{**row, "tx_datetime": row["tx_datetime"].isoformat()} for row in rows])
-    columns, *_ = checker.columns([sent], store)
-    np.testing.assert_allclose(model.score(columns), lake.read_table(KEY, [LAST])["score"].to_numpy(), atol=1e-9)
+    columns = checker.columns([sent], store)
+    np.testing.assert_allclose(model.score(columns.values), lake.read_table(KEY, [LAST])["score"].to_numpy(), atol=1e-9)
 
 
 def test_manifest_leads_from_a_score_to_the_version_and_to_the_rows_behind_it(

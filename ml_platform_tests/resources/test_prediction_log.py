@@ -18,7 +18,7 @@ from ml_platform.core import keys
 from ml_platform.core.errors import LakeError
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_log import LogState, PredictionLog, read
-from ml_platform.resources.prediction_rows import INPUT, Prediction
+from ml_platform.resources.prediction_rows import AS_OF, INPUT, KNOWN, Prediction
 from ml_platform_tests.processes import eventually
 from ml_platform_tests.selection import examples
 
@@ -55,6 +55,17 @@ def test_what_was_answered_is_read_back_with_its_inputs(lake: Lake, log: Predict
     assert table["score"].to_pylist() == [0.1, 0.2]
     assert table[f"{INPUT}tx_amount"].to_pylist() == [12.5, None]
     assert table[f"{INPUT}country"].to_pylist() == [None, "at"]
+
+
+def test_moments_of_views_and_whether_they_knew_the_entity_are_read_back(lake: Lake, log: PredictionLog) -> None:
+    looked_up = {"as_of": {"clicks": NOON, "visits": NOON - DAY}, "known": ("visits",)}
+    log.add("fraud", [answered(1), answered(2, **looked_up), answered(3, as_of={"clicks": NOON}, known=["clicks"])])
+    log.write()
+    table = read(lake, "fraud", NOON, NOON + DAY, inputs=True).sort_by("request_id")
+    assert table[f"{AS_OF}clicks"].to_pylist() == [None, NOON, NOON]
+    assert table[f"{AS_OF}visits"].to_pylist() == [None, NOON - DAY, None]
+    assert table[f"{KNOWN}clicks"].to_pylist() == [None, False, True]
+    assert table[f"{KNOWN}visits"].to_pylist() == [None, True, None]
 
 
 def test_versions_with_other_inputs_lie_in_one_log(lake: Lake, log: PredictionLog) -> None:

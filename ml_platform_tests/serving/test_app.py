@@ -1,7 +1,8 @@
 """The server over HTTP, with a registry that says what it is told."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -23,8 +24,14 @@ def test_scores_by_id_and_by_full_row_are_the_same(client: TestClient, catalog: 
     customer, terminal = (catalog.views[name].features for name in ("customer_activity", "terminal_risk"))
     row = {**REQUEST, **dict.fromkeys(customer, 1.0), **dict.fromkeys(terminal, 2.0)}
     by_row = client.post("/models/fraud/predict", json={"rows": [row]}).json()
-    assert by_id == {**by_row, "as_of": {view.name: "2018-06-01T00:00:00Z" for view in catalog.snapshot_views()}}
-    assert by_row["as_of"] is None
+    assert by_row["as_of"] is by_row["known"] is by_row["age_seconds"] is None
+    names = [view.name for view in catalog.snapshot_views()]
+    assert by_id["as_of"] == dict.fromkeys(names, "2018-06-01T00:00:00Z")
+    assert by_id["known"] == [names]
+    age = (datetime.now(UTC) - JUNE).total_seconds()
+    assert by_id["age_seconds"] == pytest.approx(dict.fromkeys(names, age), abs=600)
+    looked_up = dict.fromkeys(("as_of", "known", "age_seconds"))
+    assert {**by_id, **looked_up} == by_row
     assert by_id["version"] == "1"
     assert 0 < by_id["scores"][0] < 1
 
@@ -40,15 +47,27 @@ def test_answer_is_the_same_from_every_online_store(
     body = {"entities": [REQUEST, {**REQUEST, "customer_id": 2}, {**REQUEST, "terminal_id": 99}]}
     expected = client.post("/models/fraud/predict", json=body).json()
     assert len(set(expected["scores"])) == 3
+    assert expected["known"] == [["customer_activity", "terminal_risk"]] * 2 + [["customer_activity"]]
     with serving(at_store, catalog, registry, monkeypatch) as other:
         ready(other)
-        assert other.post("/models/fraud/predict", json=body).json() == expected
+        assert without_age(other.post("/models/fraud/predict", json=body).json()) == without_age(expected)
         for view in catalog.snapshot_views():
             rows = pa.table({str(view.entity): [1], **{name: [3.0] for name in view.features}})
             online_store_at(at_store).write(view, rows, JUNE + timedelta(days=1))
         after = other.post("/models/fraud/predict", json=body).json()
     assert set(after["as_of"].values()) == {"2018-06-02T00:00:00Z"}
     assert after["scores"] != expected["scores"]
+
+
+def without_age(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "age_seconds": None}
+
+
+def test_invocations_tell_what_was_looked_up_too(client: TestClient) -> None:
+    ready(client)
+    answer = client.post("/invocations", json={"dataframe_records": [{**REQUEST, "customer_id": 99}]}).json()
+    assert answer["known"] == [["terminal_risk"]]
+    assert set(answer["age_seconds"]) == {"customer_activity", "terminal_risk"}
 
 
 def test_health_readiness_and_version(client: TestClient) -> None:

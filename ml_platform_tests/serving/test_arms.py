@@ -15,7 +15,7 @@ from ml_platform.resources.prediction_rows import Prediction
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import app as server
 from ml_platform_tests.processes import eventually
-from ml_platform_tests.serving.conftest import REQUEST, Told, ready, serving
+from ml_platform_tests.serving.conftest import JUNE, REQUEST, Told, ready, serving
 
 
 class Written:
@@ -177,6 +177,30 @@ def test_challenger_that_is_promoted_is_not_loaded_again(client: TestClient, reg
     assert registry.downloads == ["1", "2"]
 
 
+def test_log_says_which_row_it_was_by_whatever_way_it_came(
+    client: TestClient, registry: Told, written: Written, catalog: Catalog
+) -> None:
+    challenge(client, registry, share=0.0, shadow=True)
+    features = [name for view in catalog.snapshot_views() for name in view.features]
+    keyed = {**REQUEST, "transaction_id": 77, "terminal_id": 99}
+    client.post("/models/fraud/predict", json={"entities": [keyed, {**REQUEST, "customer_id": None}]})
+    client.post("/models/fraud/predict", json={"rows": [{**keyed, **dict.fromkeys(features, 1.0)}]})
+    client.post("/invocations", json={"dataframe_records": [keyed]})
+    eventually(lambda: len(written.rows) == 8)
+    for arm in ("champion", "shadow"):
+        first, second, whole, invoked = [row for row in written.rows if row.arm == arm]
+        ids = {"transaction_id": 77, "customer_id": 1, "terminal_id": 99}
+        for one in (first, whole, invoked):
+            assert ids.items() <= (one.inputs or {}).items()
+        assert (second.inputs or {})["transaction_id"] is None
+        assert [first.known, second.known, invoked.known] == [
+            ["customer_activity"],
+            ["terminal_risk"],
+            ["customer_activity"],
+        ]
+        assert (whole.as_of, whole.known) == ({}, ())
+
+
 def test_log_has_what_was_scored_and_is_closed_at_the_end(
     tmp_path: Path, catalog: Catalog, registry: Told, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +213,9 @@ def test_log_has_what_was_scored_and_is_closed_at_the_end(
         assert set(row.names) == features
         assert row.features is not None
         assert len(row.features) == len(features)
-        assert set(row.inputs or {}) == {"tx_amount", "tx_datetime"}
+        assert set(row.inputs or {}) == {"tx_amount", "tx_datetime", "customer_id", "terminal_id"}
+        assert row.as_of == dict.fromkeys(["customer_activity", "terminal_risk"], JUNE)
+        assert row.known == ["customer_activity", "terminal_risk"]
         assert (row.inputs or {})["tx_amount"] == 12.5
         assert row.latency_ms > 0
     assert written.closed

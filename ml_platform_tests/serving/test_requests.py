@@ -38,13 +38,13 @@ def from_entities(
     schema: InputSchema, rows: Sequence[Row], store: OnlineStore
 ) -> tuple[dict[str, np.ndarray], dict[str, datetime]]:
     checker = Checker(schema)
-    columns, as_of, _ = checker.columns([checker.entities(rows)], store)
-    return columns, as_of
+    columns = checker.columns([checker.entities(rows)], store)
+    return columns.values, columns.as_of
 
 
 def from_rows(schema: InputSchema, rows: Sequence[Row]) -> dict[str, np.ndarray]:
     checker = Checker(schema)
-    return checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up")))[0]
+    return checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up"))).values
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ def test_strings_take_the_room_that_they_have_and_no_more() -> None:
     """Padded to the longest, these would have 400 MB."""
     rows = [{"note": "x" * 10_000 if number == 0 else "x", "clicks": 1.0} for number in range(10_000)]
     checker = Checker(TEXTS, most_characters=10_000)
-    columns, _, _ = checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up")))
-    assert columns["note"].dtype == np.dtype(object)
-    assert columns["note"].nbytes == 80_000
-    assert columns["note"].tolist() == [row["note"] for row in rows]
+    notes = checker.columns([checker.rows(rows)], SqliteStore(Path("no look-up"))).values["note"]
+    assert notes.dtype == np.dtype(object)
+    assert notes.nbytes == 80_000
+    assert notes.tolist() == [row["note"] for row in rows]
 
 
 @pytest.mark.parametrize("field", ["note", "name"])
@@ -187,6 +187,38 @@ def test_body_of_too_many_values_is_refused_before_it_is_read(piece: bytes, monk
     assert parsed(b'{"rows": [' + piece * 100 + b"1]}")
     with pytest.raises(RequestError, match="more than 1000 values"):
         parsed(b'{"rows": [' + piece * 2_000 + b"1]}")
+
+
+KEYED = InputSchema(
+    {"amount": "float64"},
+    (ViewSchema("activity", "user", "int64", {"clicks": -1.0}),),
+    key={"order": "string", "at": "timestamp", "user": "int64"},
+)
+
+
+def test_key_and_ids_identify_a_row_and_need_not_be_sent() -> None:
+    checker = Checker(KEYED)
+    row = {"amount": 5, "user": 7}
+    keyed = {**row, "order": "a-1", "at": "2018-04-01T12:00:00+02:00"}
+    assert checker.entities([row]).identity == {"user": [7]}
+    whole = {"order": ["a-1", None], "at": [datetime(2018, 4, 1, 10), None], "user": [7, 7]}
+    assert checker.entities([keyed, row]).identity == whole
+    assert checker.rows([{**keyed, "clicks": 1}, {**row, "clicks": 1}]).identity == whole
+    assert checker.rows([{"amount": 5, "clicks": 1}]).identity == {"user": [None]}
+
+
+@pytest.mark.parametrize("wrong", [{"order": 7}, {"order": "x" * 5_000}, {"at": "noon"}, {"user": "7"}])
+def test_impossible_key_is_named(wrong: dict[str, Any]) -> None:
+    (field,) = wrong
+    with pytest.raises(RequestError, match=f"row 0, field '{field}'"):
+        Checker(KEYED).entities([{"amount": 5, "user": 7, **wrong}])
+
+
+def test_views_that_know_an_entity_are_told_by_row(store: OnlineStore) -> None:
+    checker = Checker(SCHEMA)
+    asked = checker.entities([{**ENTITY, "user": user} for user in (7, 99, None)])
+    columns = checker.columns([checker.rows([ROW]), asked], store)
+    assert columns.known == [[], ["activity"], [], []]
 
 
 def test_store_that_cannot_be_read_is_no_reason_for_defaults(tmp_path: Path) -> None:
