@@ -1,6 +1,7 @@
 """The sensors over several sources and models."""
 
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -88,7 +89,7 @@ def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch:
         online_store_asset(catalog.snapshot_views()),
     ]
     of_sensors = automation.Automation(AutomationSpec()).build_defs(None)  # type: ignore[arg-type]  # it is not looked at
-    resources = dict.fromkeys(("lake", "origins", "engine", "tracking", "registry", "server", "store"))
+    resources: dict[str, Any] = dict.fromkeys(("lake", "origins", "engine", "tracking", "registry", "server", "store"))
     whole = dg.Definitions.merge(dg.Definitions(assets=assets, resources=resources), of_sensors)
     dg.Definitions.validate_loadable(whole)
     names = {sensor.name for sensor in whole.get_repository_def().sensor_defs}
