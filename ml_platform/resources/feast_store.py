@@ -28,6 +28,8 @@ from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.features.feast_repo import PROJECT, feast_view, local_files, store_settings, without_password
 from ml_platform.resources.online_store import MATERIALIZE, Found, never_written
 
+OFFLINE = {"type": "remote", "host": "none"}
+
 BATCH_ROWS = 5_000
 _ENTITY_KEYS = 3  # the version of how Feast writes ids
 
@@ -118,9 +120,9 @@ class FeastStore:
                 online = self._content["online_store"]
                 if self._is_redis:  # otherwise a snapshot that was made again would not replace the former one
                     online = {**online, "skip_dedup": True}
-                store = FeatureStore(
-                    config=RepoConfig(**{**self._content, "registry": registry, "online_store": online})
-                )
+                # Feast imports the offline store that it is told of, which nobody asks here; this one needs nothing.
+                parts = {"registry": registry, "online_store": online, "offline_store": OFFLINE}
+                store = FeatureStore(config=RepoConfig(**{**self._content, **parts}))
                 _ = store.registry, store.provider
                 self._opened = store
             return self._opened

@@ -2,6 +2,8 @@
 # The stubs of PyArrow know fewer methods than the library has.
 """Every kind of online store, on a real SQLite file and a real Redis."""
 
+import os
+import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
@@ -283,3 +285,27 @@ def test_feast_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "ml_platform.resources.feast_store")
     with pytest.raises(SettingsError, match=r"Next: pip install 'ml-platform\[feast\]'"):
         online_store_at(Settings(home=tmp_path, online_store=f"feast+sqlite:///{tmp_path}/online.db"))
+
+
+@pytest.mark.processes
+def test_store_opens_where_duckdb_and_ibis_are_not_installed(at_store: Settings) -> None:  # noqa: F811
+    """As in the model server's image."""
+    online_store_at(at_store).write(VIEW, rows(5.0), JUNE)
+    code = """
+import sys
+for missing in ("duckdb", "ibis"):
+    sys.modules[missing] = None
+from ml_platform.core.settings import load_settings
+from ml_platform.resources.online_store import online_store_at
+print(online_store_at(load_settings()).read("activity", "user", [0], ["clicks"]).rows)
+"""
+    variables = {
+        "ML_PLATFORM_HOME": str(at_store.home),
+        "ML_PLATFORM_ONLINE_STORE": at_store.online_store_url,
+        "ML_PLATFORM_FEAST_REGISTRY": at_store.feast_registry_url,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "5.0" in done.stdout
