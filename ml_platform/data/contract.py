@@ -138,12 +138,15 @@ def _broken(spec: ColumnSpec, column: pa.Array) -> Iterator[tuple[str, str, pa.A
     if spec.type in FLOATS:
         yield check, "infinite", pc.is_inf(column)
     if spec.min is not None:
-        yield check, f"less than min, {spec.min}", pc.less(column, pa.scalar(spec.min, column.type))
+        least = pa.scalar(spec.min, column.type)
+        yield check, f"less than min, {_text(least)}", pc.less(column, least)
     if spec.max is not None:
-        yield check, f"more than max, {spec.max}", pc.greater(column, pa.scalar(spec.max, column.type))
+        most = pa.scalar(spec.max, column.type)
+        yield check, f"more than max, {_text(most)}", pc.greater(column, most)
     if spec.allowed is not None:
-        is_allowed = pc.is_in(column, pa.array(spec.allowed, column.type))
-        shown = ", ".join(map(str, spec.allowed[:_SHOWN])) + ", ..." * (len(spec.allowed) > _SHOWN)
+        allowed = pa.array(spec.allowed, column.type)
+        is_allowed = pc.is_in(column, allowed)
+        shown = ", ".join(map(_text, allowed[:_SHOWN])) + ", ..." * (len(allowed) > _SHOWN)
         yield check, f"not among allowed, {shown}", pc.and_(pc.invert(is_allowed), pc.is_valid(column))
 
 
@@ -154,4 +157,6 @@ def _offence(check: str, rule: str, column: pa.Array, broken: pa.Array) -> Itera
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, pa.FloatScalar):
+        return str(np.float32(value.as_py()))  # as short as its type allows
     return str(value) if isinstance(value, pa.TimestampScalar) else repr(value.as_py())

@@ -234,7 +234,7 @@ class Lake:
         """
         import pyarrow.dataset as pads
 
-        paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self.require(key, day).files]
+        paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self._finished(key, day).files]
         if not paths:
             raise LakeError(key, "no days were asked for", "give at least one day")
         with self._translated(key):
@@ -322,22 +322,42 @@ class Lake:
         tags: Mapping[str, str] | None,
     ) -> Manifest:
         """Commit a file under a name that readers of folders skip; then let them see it in place of the version before."""
-        folder, name = self._folder(key, day), _part(content_hash)
-        pending = f"{PENDING}{name.removesuffix('.parquet')}"
-        committed, rest = self._commit(key, day, {pending: content}, rows, content_hash, inputs, tags, name)
-        shown = replace(committed, files=(name,), unfinished=rest)
+        name = _part(content_hash)
+        committed, rest = self._commit(key, day, {_pending(name): content}, rows, content_hash, inputs, tags, name)
+        return self._show(key, day, committed, rest)
+
+    def _show(self, key: str, day: date, committed: Manifest, rest: tuple[str, ...]) -> Manifest:
+        """Give a table's file its name for all; `rest` are names that the writer before may still be about to show."""
+        folder, (pending,) = self._folder(key, day), committed.files
+        name = f"{pending.removeprefix(PENDING)}.parquet"
         try:
             with self._translated(f"{folder}/{name}"):
                 self.copy(f"{folder}/{pending}", f"{folder}/{name}")
         except FileNotFoundError:  # another writer has replaced it
             return committed
-        if self.manifest(key, day) != committed:
+        shown = replace(committed, files=(name,), unfinished=rest)
+        if self.manifest(key, day) == committed:
+            self._put(f"{folder}/{MANIFEST}", shown.to_json())
+        else:
             self._delete(f"{folder}/{name}")
-            self._delete(f"{folder}/{pending}")
-            return committed
-        self._put(f"{folder}/{MANIFEST}", shown.to_json())
+            shown = committed
         self._delete(f"{folder}/{pending}")
         return shown
+
+    def _finished(self, key: str, day: date) -> Manifest:
+        """The manifest of a partition; of one whose writer has died before all could see it, after that was made up for."""
+        found = self.require(key, day)
+        if not any(name.startswith(PENDING) for name in found.files) or not self._is_abandoned(found):
+            return found
+        try:
+            for name in found.unfinished:
+                self._delete(f"{self._folder(key, day)}/{name}")
+            return self._show(key, day, found, ())
+        except LakeError:  # a reader need not be allowed to write
+            return found
+
+    def _is_abandoned(self, manifest: Manifest) -> bool:
+        return self.clock() - datetime.fromisoformat(manifest.written_at) > FINISHED_WITHIN
 
     def _commit(
         self,
@@ -362,7 +382,7 @@ class Lake:
             raise
         replaced = self.manifest(key, day)
         old, rest = replaced.files if replaced else (), replaced.unfinished if replaced else ()
-        if rest and replaced and self.clock() - datetime.fromisoformat(replaced.written_at) > FINISHED_WITHIN:
+        if rest and replaced and self._is_abandoned(replaced):
             old, rest = (*old, *rest), ()
         manifest = Manifest(
             rows,
@@ -485,3 +505,7 @@ def _as_os_errors() -> Iterator[None]:
 
 def _part(content_hash: str) -> str:
     return f"part-{content_hash[:16]}-{uuid4().hex[:8]}.parquet"
+
+
+def _pending(name: str) -> str:
+    return f"{PENDING}{name.removesuffix('.parquet')}"

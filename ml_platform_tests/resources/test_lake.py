@@ -127,7 +127,11 @@ def test_whoever_reads_the_folder_sees_committed_rows_and_none_twice(
     assert seen["arrow"] in [*allowed, *([[1, 2, 9]] if before is not None and survived == 2 else [])]
     if is_committed:
         assert lake.read_table("x/raw", [DAY]).equals(NEW)
-    lake.clock = lambda: datetime(2024, 1, 1, 0, 2, tzinfo=UTC)
+        lake.clock = lambda: datetime(2024, 1, 1, 0, 2, tzinfo=UTC)
+        assert lake.read_table("x/raw", [DAY]).equals(NEW)
+        seen = read_by_folder(tmp_path / "x" / "raw")
+        assert seen == {reader: [3, 9] for reader in seen}, "who reads it later makes up for the writer that died"
+    lake.clock = lambda: datetime(2024, 1, 1, 0, 4, tzinfo=UTC)
     lake.write_table("x/raw", DAY, NEW, [])
     assert read_by_folder(tmp_path / "x" / "raw") == {reader: [3, 9] for reader in seen}
 
