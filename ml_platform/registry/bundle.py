@@ -57,13 +57,15 @@ class InputSchema:
     """What a row must have: `request` columns (name -> type), and the features of `views`, looked up or given.
 
     Features of `rolling` views (view -> feature -> default) are of single events: they can only be given. `key` are the columns
-    (name -> type) that identify a row; who sends them finds them again beside the answer.
+    (name -> type) that identify a row; who sends them finds them again beside the answer. `nullable` are the request columns
+    that may be null.
     """
 
     request: Mapping[str, str]
     views: tuple[ViewSchema, ...]
     rolling: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     key: Mapping[str, str] = field(default_factory=dict)
+    nullable: tuple[str, ...] = ()
 
     @property
     def entities(self) -> list[str]:
@@ -86,19 +88,22 @@ class InputSchema:
         rolling = {view.name: features[view.name] for view in views if view.rows}
         computed = {name for of_view in features.values() for name in of_view}
         request = {name: rows.columns[name].type for name in transforms.required_columns if name not in computed}
-        return cls(request, described, rolling, {name: rows.columns[name].type for name in rows.key})
+        nullable = tuple(name for name in request if rows.columns[name].nullable)
+        return cls(request, described, rolling, {name: rows.columns[name].type for name in rows.key}, nullable)
 
     def to_json(self) -> bytes:
         views = [asdict(v) for v in self.views]
         content = {"request": self.request, "views": views, "rolling": self.rolling, "key": self.key}
+        content["nullable"] = list(self.nullable)
         return json.dumps(content, indent=1).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "InputSchema":
         content = json.loads(text)
         views = tuple(ViewSchema(**view) for view in content["views"])
-        # Bundles from before there were rolling views, or keys, have none.
-        return cls(content["request"], views, content.get("rolling", {}), content.get("key", {}))
+        # Bundles from before there were rolling views, keys or nulls have none.
+        nullable = tuple(content.get("nullable", ()))
+        return cls(content["request"], views, content.get("rolling", {}), content.get("key", {}), nullable)
 
 
 @dataclass(frozen=True)

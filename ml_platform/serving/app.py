@@ -230,6 +230,7 @@ def _described(models: ServedModels, name: str) -> dict[str, Any]:
                 "request": schema.request,
                 "features": schema.features,
                 "key": schema.key,
+                "nullable": schema.nullable,
             },
         }
         if serving.challenger:

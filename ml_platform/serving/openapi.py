@@ -121,6 +121,7 @@ def _given(schema: InputSchema, most_characters: int) -> dict[str, Schema]:
     ids = {view.entity: _or_null(types["string" if view.entity_type == "string" else "int64"]) for view in schema.views}
     # An integer column is a number to the model, whatever it was in the source.
     request = {name: types.get(type_, NUMBER) if type_ != "int64" else NUMBER for name, type_ in schema.request.items()}
+    request |= {name: _or_null(request[name]) for name in schema.nullable}
     key = {name: _or_null(types.get(type_, NUMBER)) for name, type_ in schema.key.items()}
     return {**key, **ids, **request}
 

@@ -25,6 +25,7 @@ MAX_STRING = 4_096  # characters, unless the server's settings say otherwise
 EXPLAINED = "see /docs or GET /models/<model>"
 NUMBERS = {float, int}
 # Strings as objects: an array of numpy's own strings has for each the room that the longest one takes.
+NULLS: dict[str, Any] = {"timestamp": None, "bool": None, "string": None}  # of all others NaN
 DTYPES = {"timestamp": "datetime64[us]", "bool": "bool", "string": "object"}
 
 Row = Mapping[str, Any]
@@ -188,7 +189,10 @@ class Checker:
         values = dict(zip(self.features, matrix.T, strict=True))
         for name, type_ in self.schema.request.items():
             of_name = [value for one in batch for value in one.request[name]]
-            values[name] = np.array(of_name, dtype=DTYPES.get(type_, "float64"))
+            dtype = DTYPES.get(type_, "float64")
+            if dtype == "bool" and name in self._nullable:
+                dtype = "object"  # numpy's has no null
+            values[name] = np.array(of_name, dtype=dtype)
         return Columns(values, matrix, as_of, known)
 
     def _looked_up(
@@ -218,7 +222,15 @@ class Checker:
 
     def _request_column(self, rows: Sequence[Row], name: str, type_: str) -> list[Any]:
         check = {"timestamp": _time, "bool": _flag, "string": self._text}.get(type_, _number)
+        if name in self._nullable:
+            null = NULLS.get(type_, float("nan"))
+            given = [_required(row, position, name) for position, row in enumerate(rows)]
+            return [null if value is None else check(value, at, name) for at, value in enumerate(given)]
         return [check(_required(row, position, name), position, name) for position, row in enumerate(rows)]
+
+    @cached_property
+    def _nullable(self) -> frozenset[str]:
+        return frozenset(self.schema.nullable)
 
     def _identity(self, rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Ids, and what of the key was sent, each as what it is, null where it is not there."""

@@ -13,6 +13,7 @@ import pytest
 from ml_platform.core.errors import FeatureError, RequestError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
+from ml_platform.features.transforms import Transforms
 from ml_platform.registry.bundle import InputSchema, ViewSchema
 from ml_platform.resources.online_store import OnlineStore, SqliteStore, online_store_at
 from ml_platform.serving import requests
@@ -237,3 +238,17 @@ def test_flags_and_string_ids_are_taken_as_what_they_are(tmp_path: Path) -> None
         from_entities(schema, [{"name": "ann", "vip": 1}], store)
     with pytest.raises(RequestError, match="field 'name': must be a string"):
         from_entities(schema, [{"name": 7, "vip": True}], store)
+
+
+def test_null_of_a_nullable_column_is_what_it_is_in_training_and_of_any_other_is_refused() -> None:
+    types = {"age": "int64", "at": "timestamp", "vip": "bool", "note": "string", "amount": "float64"}
+    schema = InputSchema(types, (), nullable=("age", "at", "vip", "note"))
+    schema = InputSchema.from_json(schema.to_json())
+    row = {"age": 5, "at": "2024-01-01T12:00:00Z", "vip": True, "note": "x", "amount": 1.0}
+    columns = from_rows(schema, [row, {**row, "age": None, "at": None, "vip": None, "note": None}])
+    defaults = {"a": 40.0, "b": -1.0, "c": 0.5, "d": 0.0}
+    expressions = {"a": "age", "b": "hour(at)", "c": "where(vip, 1, 0)", "d": "is_null(note)"}
+    transforms = Transforms((), expressions, (0.0,) * 4, (1.0,) * 4, defaults=defaults)
+    np.testing.assert_allclose(np.sinh(transforms.apply(columns)), [[5, 12, 1, 0], [40, -1, 0.5, 1]], rtol=1e-5)
+    with pytest.raises(RequestError, match="amount.*must be a finite number, not null|amount.*None"):
+        from_rows(schema, [{**row, "amount": None}])
