@@ -189,12 +189,15 @@ def make_days(
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
     """Make each day of the step and report it, alike in runs of one day and of a range.
 
-    Dagster hears of a day when it is written: a step that dies later has made it. A broken day does not keep the others from
-    being made: the step fails at the end, naming the broken ones. Asked to stop, the step ends after the day that it makes.
+    A broken day does not keep the others from being made: the step fails at the end, naming the broken ones. Asked to stop,
+    it ends after the day that it makes. Dagster hears of all days at the end, of a step that fails too, and from the recovery
+    sensor where there was none: heard of one by one, each would start what follows it, and again as the range ends.
     """
     outcomes, errors = _make_each(context, key, make, pod)
     made = [outcome for outcome in outcomes if outcome.metadata is not None]
     broken = [outcome for outcome in outcomes if outcome.metadata is None]
+    if errors or broken:
+        _record_changed(context, key, made)
     if errors:
         raise errors[0]
     if broken:
@@ -241,8 +244,6 @@ def _make_each(
                     break
                 continue
             made = outcomes[-1].metadata is not None
-            if made and len(days) > 1:
-                _record_changed(context, key, outcomes[-1:])
             context.log.info(f"{key} [{day}]: {'made' if made else 'broken'} ({len(outcomes)} of {len(days)})")
     return outcomes, errors
 
@@ -269,7 +270,7 @@ def _known_versions(context: dg.AssetExecutionContext, key: str, made: list[DayO
 
 
 def _record_changed(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome]) -> None:
-    """Record days that are in the lake, before the step's end: it may never come. Those that did not change are known."""
+    """Record the days that were written by a step that will fail: they are in the lake, so Dagster has to know."""
     known = _known_versions(context, key, made)
     _record(context, key, [outcome for outcome in made if outcome.day not in known], {})
 
