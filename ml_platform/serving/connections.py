@@ -111,6 +111,7 @@ class Connection(HttpToolsProtocol):
         self._refused = False  # nothing that it sends is looked at any more
         self._discarded = 0
         self._closing = 0.0  # since when it is on its way out
+        self._unread = 0.0  # since when it does not read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # it is one for TCP
@@ -217,16 +218,20 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.door.owing[self] = None  # it does not read
+        self._unread = self.loop.time()
+        self.door.owing[self] = None
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._unread = 0.0
         if self._busy:
             self.door.settle(self)
 
     def look(self, now: float) -> None:
         """End what has taken too long."""
-        if self.transport.is_closing():
+        if self._unread and now - self._unread > PATIENCE:
+            self.transport.abort()
+        elif self.transport.is_closing():
             self._closing = self._closing or now
             if now - self._closing > PATIENCE:
                 self.transport.abort()  # it does not read what it was told last

@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -199,6 +200,33 @@ def test_who_does_not_read_is_ended(server: Process, port: int) -> None:
         wire.connect(("127.0.0.1", port))
         wire.sendall(b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
         eventually(lambda: open_connections(server) == 0, timeout=60)
+
+
+def test_who_asks_and_asks_and_does_not_read_is_ended(server: Process, port: int) -> None:
+    """As many answers as the kernel keeps are complete; the next one cannot even begin."""
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        wire.connect(("127.0.0.1", port))
+        grown, before = True, 0
+        while grown:
+            wire.sendall(asked)
+            deadline = time.monotonic() + 0.5
+            while not (grown := (now := kept_by_the_kernel(wire)) > before) and time.monotonic() < deadline:
+                time.sleep(0.002)
+            before = now
+        wire.sendall(12 * asked)  # more than the server keeps
+        eventually(lambda: open_connections(server) == 0, timeout=60)
+
+
+def kept_by_the_kernel(wire: socket.socket) -> int:
+    """Bytes that the server has sent to a connection, and that wait for its client."""
+    ours, theirs = (f":{address[1]:04X}" for address in (wire.getpeername(), wire.getsockname()))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if local.endswith(ours) and remote.endswith(theirs):
+            return int(queues.partition(":")[0], 16)
+    return 0
 
 
 def test_new_connection_takes_the_place_of_one_that_keeps_the_server_waiting(port: int) -> None:
