@@ -18,6 +18,7 @@ import dagster as dg
 from benchmarks.figure import Figure
 from ml_platform.components.automation import arrival_sensor
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AutomationSpec, SourceSpec
 from ml_platform.data.arrivals import Watch, look, plan
@@ -38,7 +39,7 @@ ENTRY = (
 
 def arrival_tick() -> Iterator[Figure]:
     first_day = datetime.now(UTC).date() - timedelta(days=DAYS - 1)
-    catalog = load_catalog(first_day=first_day)
+    catalog = load_catalog(find_project(EXAMPLE).defs, first_day=first_day)
     bucket = Bucket(first_day)
     with tempfile.TemporaryDirectory() as folder, bucket.served() as port, dg.DagsterInstance.ephemeral() as instance:
         settings = Settings(home=Path(folder), s3_port=port)

@@ -16,7 +16,8 @@ DAYS = 183
 LAND = """
 from datetime import date, timedelta
 from ml_platform.core.settings import load_settings
-from ml_platform.local.producer import land, simulated
+from ml_platform.examples.fraud.producer import simulated
+from ml_platform.local.producer import land
 from ml_platform.resources.object_store import ObjectStore
 days = int(__import__("sys").argv[1])
 files = simulated(days, 5_000, date(2018, 4, 1), 7, timedelta(days=7))
@@ -25,7 +26,7 @@ print(sum(table.num_rows for source, _, table in land(files, ObjectStore.at(load
 RUN = """
 import sys, time
 import dagster as dg
-from ml_platform.definitions import defs
+from ml_platform.examples.fraud.definitions import defs
 first, last, check, *names = sys.argv[1:]
 tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 keys = [dg.AssetKey(name.split("/")) for name in names]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.features import CUSTOMERS, DAYS, FIRST_DAY
 from benchmarks.figure import Figure
-from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.examples.fraud.simulate import Population, daily_files, simulate
 
 COPIES, LIMIT_MB = 13, 256
 
@@ -26,10 +26,11 @@ from pathlib import Path
 from benchmarks.features import history_of
 from benchmarks.figure import peak_megabytes
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.features.engine import Embedded
 folder, memory = Path(sys.argv[1]), sys.argv[2]
 engine = Embedded(memory, folder / "spill")
-expression = history_of(load_catalog(), folder, engine)
+expression = history_of(load_catalog(find_project(EXAMPLE).defs), folder, engine)
 before, began, rows, spilled = peak_megabytes(), time.perf_counter(), 0, 0
 for batch in engine.batches(expression):
     rows += batch.num_rows

@@ -20,14 +20,15 @@ import pyarrow.parquet as pq
 
 from benchmarks.figure import Figure
 from ml_platform.core.catalog import Catalog, load_catalog
-from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.core.project import EXAMPLE, find_project
+from ml_platform.examples.fraud.handbook import customer_windows, terminal_windows
+from ml_platform.examples.fraud.simulate import Population, daily_files, simulate
 from ml_platform.features.engine import Embedded, Engine, read
 from ml_platform.features.expressions import Expression
-from ml_platform.features.handbook import customer_windows, terminal_windows
 from ml_platform.features.point_in_time import join_snapshots
 from ml_platform.features.views import AS_OF, compute, input_days, view_input, view_inputs
 from ml_platform.training.training_set import columns_of
-from ml_platform_tests.features import book
+from ml_platform_tests.examples.fraud import book
 
 FIRST_DAY, DAYS, CUSTOMERS = date(2018, 4, 1), 183, 5_000
 WINDOWED = ("customer_windows", "terminal_windows")
@@ -38,7 +39,7 @@ Made = TypeVar("Made")
 
 
 def features() -> Iterator[Figure]:
-    catalog = load_catalog()
+    catalog = load_catalog(find_project(EXAMPLE).defs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = write(folder)
@@ -58,7 +59,7 @@ def features() -> Iterator[Figure]:
 
 
 def as_of_join() -> Iterator[Figure]:
-    catalog = load_catalog()
+    catalog = load_catalog(find_project(EXAMPLE).defs)
     view = catalog.views["customer_activity"]
     rows, snapshots = events_and_snapshots(list(view.features))
 

@@ -25,10 +25,11 @@ from benchmarks.figure import Figure
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.imports import load_object
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.data.contract import arrow_schema
-from ml_platform.evaluation.card_precision import card_precision
 from ml_platform.evaluation.metrics import measure
+from ml_platform.examples.fraud.metrics import card_precision
 from ml_platform.features.engine import Embedded
 from ml_platform.features.health import differing
 from ml_platform.features.views import FeatureRows, compute, input_days, view_input, view_inputs
@@ -78,7 +79,7 @@ CONTENDERS = {
 
 
 def handbook(folder: Path, only_folds: bool = False) -> Iterator[Figure]:
-    catalog, raw = load_catalog(), read(folder)
+    catalog, raw = load_catalog(find_project(EXAMPLE).defs), read(folder)
     features = {
         name: over_history(catalog, catalog.views[name], raw)
         for name in dict.fromkeys(name for one in CONTENDERS.values() for name in one.features)
@@ -185,7 +186,7 @@ def judged(catalog: Catalog, spec: ModelSpec, week: date, raw: Tables, features:
     return {
         "ap": figures["average_precision"],
         "auc": figures["roc_auc"],
-        "cp100": card_precision(days, test["customer_id"], scores, test[LABEL]),
+        "cp100": card_precision(test[LABEL], scores, {"day": days, "card": test["customer_id"]}, "day", "card"),
     }
 
 

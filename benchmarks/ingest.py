@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np, pyarrow as pa, pyarrow.dataset as pads, pyarrow.parquet as pq
 from benchmarks.figure import peak_megabytes
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.data.formats import BATCH_ROWS
 from ml_platform.data.ingest import LandedFile, LookBack, ingest
 from ml_platform.data.landing import LandedObject
 from ml_platform.data.staging import Stage
 
 rows, folder, rounds = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-source, day = load_catalog().sources["transactions"], date(2018, 4, 8)
+source, day = load_catalog(find_project(EXAMPLE).defs).sources["transactions"], date(2018, 4, 8)
 path, recent = folder / "landed.parquet", [folder / f"recent-{n}.parquet" for n in range(6)]
 if sys.argv[4] == "write":
     def write(path, first, day):

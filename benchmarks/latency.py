@@ -11,8 +11,9 @@ from rich.console import Console
 from benchmarks.figure import Figure
 from ml_platform.core import keys
 from ml_platform.core.settings import load_settings
+from ml_platform.examples.fraud.producer import simulated
 from ml_platform.local import demo
-from ml_platform.local.producer import land, simulated
+from ml_platform.local.producer import land
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.processes import free_port
 
@@ -33,7 +34,7 @@ def latency() -> Iterator[Figure]:
             assert demo.watch_until_deployed(world, early, outcome, Console(stderr=True)), outcome.failures
             runs = DagsterApi.at(settings).query(TRAINING)["runsOrError"]["results"]
             training = next(
-                r for r in runs if [demo.MODEL, "candidate"] in [k["path"] for k in r["assetSelection"] or ()]
+                r for r in runs if [world.model, "candidate"] in [k["path"] for k in r["assetSelection"] or ()]
             )
             began = time.monotonic()
             list(land(late, world.landing))

@@ -37,7 +37,7 @@ def measure(models: int) -> dict[str, float]:
         shutil.copytree(ROOT / "ml_platform", project / "ml_platform", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "benchmarks", project / "benchmarks")
         shutil.copy(ROOT / "pyproject.toml", project)
-        defs = project / "ml_platform" / "defs" / "models"
+        defs = project / "ml_platform" / "examples" / "fraud" / "defs" / "models"
         template = (defs / "fraud_detection" / "defs.yaml").read_text()
         for number in range(1, models):
             path = defs / f"model_{number}" / "defs.yaml"

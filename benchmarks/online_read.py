@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from benchmarks.figure import Figure
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.resources.online_store import SqliteStore
 
 ENTITIES = {"customer_id": 5_000, "terminal_id": 10_000}
@@ -19,7 +20,7 @@ READS = 5_000
 
 def online_read() -> Iterator[Figure]:
     rng = np.random.default_rng(0)
-    views = load_catalog().snapshot_views()
+    views = load_catalog(find_project(EXAMPLE).defs).snapshot_views()
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "online.db")
         for view in views:

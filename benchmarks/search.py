@@ -15,6 +15,7 @@ from benchmarks.figure import Figure
 from ml_platform.components.execution import executor, training_run_config
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
@@ -36,7 +37,7 @@ def search() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder, port = Path(name), free_port()
         os.environ |= {"ML_PLATFORM_HOME": name, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
-        (built_in,) = load_catalog().models["fraud_detection"].candidates
+        (built_in,) = load_catalog(find_project(EXAMPLE).defs).models["fraud_detection"].candidates
         spec = model({"trainer": built_in.trainer, "params": built_in.params, "search": SEARCH})
         (folder / SPEC).write_text(spec.model_dump_json())
         lake = Lake.at(load_settings())

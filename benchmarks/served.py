@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureSpec, FeatureViewSpec, ViewInputSpec
 from ml_platform.features.transforms import Transforms
@@ -105,7 +106,7 @@ def bundle_of(seed: int) -> dict[str, bytes]:
         bundle.ViewSchema(view, f"{view}_id", "int64", dict.fromkeys(feature_names(view, count), 0.0))
         for view, count in VIEWS.items()
     )
-    spec = load_catalog().models["fraud_detection"].model_copy(update={"name": MODEL})
+    spec = load_catalog(find_project(EXAMPLE).defs).models["fraud_detection"].model_copy(update={"name": MODEL})
     manifest = {
         "trainer": "mlp", "params": {}, "training_date": "2018-06-01", "code_version": "", "seed": seed, "inputs": [],
     }  # fmt: skip

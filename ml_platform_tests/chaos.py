@@ -22,9 +22,10 @@ import psutil
 from ml_platform.core import keys
 from ml_platform.core.days import ONE_DAY
 from ml_platform.core.settings import Settings
+from ml_platform.examples.fraud.producer import simulated
 from ml_platform.local import stack
-from ml_platform.local.demo import MODEL, World, landed_contents, stages
-from ml_platform.local.producer import DailyFile, land, simulated
+from ml_platform.local.demo import World, landed_contents, stages
+from ml_platform.local.producer import DailyTable, land
 from ml_platform.local.watch import doing
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.processes import BIN, free_port
@@ -55,7 +56,7 @@ class Chaos:
     """A stack, all days that may land, and how many of them have."""
 
     settings: Settings
-    files: list[DailyFile]
+    files: list[DailyTable]
     landed: int = 0
     process: subprocess.Popen | None = None
 
@@ -131,7 +132,7 @@ class Chaos:
         self.landed += days
 
     @property
-    def there(self) -> list[DailyFile]:
+    def there(self) -> list[DailyTable]:
         first = self.world.catalog.sources["transactions"].start_date
         newest = first + timedelta(days=self.landed)
         delay = timedelta(days=self.world.catalog.sources["fraud_labels"].delay_days)
@@ -196,6 +197,7 @@ def _children(process: psutil.Process, words: str) -> list[psutil.Process]:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 RAW, VIEW = "transactions/raw", "features/customer_activity"
+MODEL = "fraud_detection"
 CANDIDATE, DEPLOYMENT = f"{MODEL}/candidate", f"{MODEL}/deployment"
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
-from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.examples.fraud.simulate import Population, daily_files, simulate
 from ml_platform.resources.lake import Lake
 
 pytest_plugins = ("ml_platform_tests.selection", "ml_platform_tests.servers")
@@ -38,7 +39,7 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 @pytest.fixture(scope="session")
 def catalog() -> Catalog:
     """The built-in catalog."""
-    return load_catalog()
+    return load_catalog(find_project(EXAMPLE).defs)
 
 
 @pytest.fixture(scope="session")

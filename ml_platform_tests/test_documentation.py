@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from ml_platform.core.catalog import DEFS, SPEC_OF_COMPONENT, Catalog, load_catalog
+from ml_platform.core.catalog import SPEC_OF_COMPONENT, Catalog, load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.training.trainers import Context, Labelled, trainer_named
@@ -50,7 +51,7 @@ def test_yaml_in_the_documents_is_valid(page: str, body: str) -> None:
 
 
 def test_model_of_the_readme_joins_the_built_in_catalog(tmp_path: Path) -> None:
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         copy = tmp_path / path.parent.name / "defs.yaml"
         copy.parent.mkdir()
         copy.write_text(path.read_text())

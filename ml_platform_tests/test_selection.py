@@ -17,7 +17,7 @@ def test_files_that_are_not_imported_are_told_of_by_the_tests_that_read_them() -
     assert "ml_platform_tests.test_documentation" in (touched(["docs/data.md"]) or set())
     assert "ml_platform_tests.k8s.test_manifests" in (touched(["k8s/base/rbac.yaml"]) or set())
     assert "ml_platform_tests.core.test_catalog" in (
-        touched(["ml_platform/defs/models/fraud_detection/defs.yaml"]) or set()
+        touched(["ml_platform/examples/fraud/defs/models/fraud_detection/defs.yaml"]) or set()
     )
 
 

@@ -1,7 +1,7 @@
 """The command line: `ml-platform ...`."""
 
 import sys
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,8 @@ from rich.progress import track
 from ml_platform.cli import backfill, feast, migrate, models, quarantine, reproduce, retention, status
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
-from ml_platform.core.settings import Settings, load_settings
+from ml_platform.core.project import find_project
+from ml_platform.core.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(backfill.backfill)
@@ -26,8 +27,13 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
 console = Console(stderr=True)
 
-InputFolder = Annotated[Path | None, typer.Option("--input", help="land these daily files instead of simulated ones")]
-DEMO_DAYS, DEMO_CUSTOMERS, DEMO_SEED = 60, 2_000, 7
+InputFolder = Annotated[
+    Path | None,
+    typer.Option("--input", help="land these files: <source>/YYYY-MM-DD/<files>, or what the project's producer takes"),
+]
+First = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")]
+Last = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day, with --input")]
+Days = Annotated[int, typer.Option(min=1, help="how many days to simulate")]
 
 
 @app.command()
@@ -35,60 +41,54 @@ def dev() -> None:
     """Run the embedded stack (S3, MLflow, model server, Dagster) until Ctrl-C."""
     from ml_platform.local import stack
 
-    stack.run(load_settings(), Path("workspace.yaml"), lambda text: print(text, flush=True))
+    stack.run(load_settings(), lambda text: print(text, flush=True))
 
 
 @app.command()
 def land(
     input_folder: InputFolder = None,
-    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")] = None,
-    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day, with --input")] = None,
-    days: Annotated[int, typer.Option(min=1, help="how many days to simulate")] = DEMO_DAYS,
-    customers: Annotated[int, typer.Option(min=1, help="how many customers to simulate")] = DEMO_CUSTOMERS,
-    seed: int = DEMO_SEED,
+    first: First = None,
+    last: Last = None,
+    days: Days = 60,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="how large a world to simulate, in its producer's units")
+    ] = None,
+    seed: int = 7,
 ) -> None:
-    """Put simulated days, or a folder of daily files, into the landing bucket, as producers would."""
+    """Put simulated days, or the files of a folder, into the landing bucket, as producers would."""
     from ml_platform.local import producer
     from ml_platform.resources.object_store import ObjectStore
 
     settings = load_settings()
-    files = daily_files(settings, input_folder, _date(first), _date(last), days, customers, seed)
-    store = ObjectStore.at(settings)
-    rows = sum(
-        table.num_rows for _, _, table in track(producer.land(files, store), "landing", len(files), console=console)
+    order = producer.Order(input_folder, _date(first), _date(last), days, size, seed)
+    files = producer.daily_files(find_project(settings.project), catalog_at(settings), order)
+    landed = producer.land(files, ObjectStore.at(settings))
+    count = sum(1 for _ in track(landed, "landing", len(files), console=console))
+    of = {source: sum(1 for name, _, _ in files if name == source) for source, _, _ in files}
+    console.print(
+        f"landed {count} files in {settings.landing}: {', '.join(f'{n} of {name}' for name, n in of.items())}"
     )
-    console.print(f"landed {len(files)} files with {rows:,} rows in {settings.landing}")
 
 
 @app.command()
 def demo(
     input_folder: InputFolder = None,
-    first: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")] = None,
-    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="last day, with --input")] = None,
-    days: Annotated[int, typer.Option(min=1, help="how many days to simulate")] = DEMO_DAYS,
+    first: First = None,
+    last: Last = None,
+    days: Days = 60,
+    model: Annotated[str, typer.Option(help="the model to watch, where the project has several")] = "",
 ) -> None:
     """Land files and watch the platform train, gate, deploy and answer. Status 0 only if all of it came true."""
     from ml_platform.local import demo as story
+    from ml_platform.local import producer
 
     settings = load_settings()
     if first is not None:  # the sources' calendar begins where the files do
         settings = settings.model_copy(update={"first_day": first.date()})
-    files = daily_files(settings, input_folder, _date(first), _date(last), days, DEMO_CUSTOMERS, DEMO_SEED)
-    if not story.tell(settings, files, Console()):
+    order = producer.Order(input_folder, _date(first), _date(last), days)
+    files = producer.daily_files(find_project(settings.project), catalog_at(settings), order)
+    if not story.tell(settings, model, files, Console()):
         raise typer.Exit(1)
-
-
-def daily_files(
-    settings: Settings, folder: Path | None, first: date | None, last: date | None, days: int, customers: int, seed: int
-) -> list:
-    """The files to land: from a folder, or simulated."""
-    from ml_platform.local import producer
-
-    catalog = catalog_at(settings)
-    delay = timedelta(days=catalog.sources["fraud_labels"].delay_days)
-    if folder:
-        return producer.from_folder(folder, first, last, delay)
-    return producer.simulated(days, customers, first or catalog.sources["transactions"].start_date, seed, delay)
 
 
 def _date(value: datetime | None) -> date | None:

@@ -112,7 +112,6 @@ def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry:
         lambda: bundle.unpack({**files, **candidate.saved()}, subject, catalog.plugins).score,
         Finding(len(differences), "; ".join(differences)),
         part_of(table, "validation"),
-        source.event_time,
         champion_of(spec, catalog, registry),
     )
 

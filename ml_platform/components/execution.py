@@ -7,6 +7,7 @@ import dagster as dg
 
 from ml_platform.components.trials import parallel_limits
 from ml_platform.core.catalog import Catalog
+from ml_platform.core.project import find_project
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.core.spec import ModelSpec
 
@@ -34,13 +35,13 @@ def executor(settings: Settings, catalog: Catalog) -> dg.ExecutorDefinition:
         )
     if settings.executor == "in_process":
         return dg.in_process_executor
-    return _forks(limits)
+    return _forks(limits, find_project(settings.project).definitions)
 
 
-def _forks(limits: list[dict[str, Any]]) -> dg.ExecutorDefinition:
+def _forks(limits: list[dict[str, Any]], definitions: str) -> dg.ExecutorDefinition:
     @dg.configured(dg.multiprocess_executor, {"preload": dg.Field([str], default_value=[], description="more modules")})
     def multiprocess(config: dict[str, Any]) -> dict[str, Any]:
-        preload = ["ml_platform.workloads.forkserver", "ml_platform.definitions", *config["preload"]]
+        preload = ["ml_platform.workloads.forkserver", definitions, *config["preload"]]
         return {"start_method": {"forkserver": {"preload_modules": preload}}, "tag_concurrency_limits": limits}
 
     return multiprocess

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ml_platform.core.errors import SettingsError, SpecError
 from ml_platform.core.mistakes import Location, first_mistake, nearest
+from ml_platform.core.project import find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import (
     SEGMENT,
@@ -43,7 +44,6 @@ SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.Cluster": ClusterSpec,
 }
 PODS = ("resources", "batch_resources")  # fields of specs
-DEFS = Path(__file__).parent.parent / "defs"
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -121,12 +121,12 @@ class Catalog:
 
 
 def catalog_at(settings: Settings) -> Catalog:
-    """All specs of this installation, read once."""
-    return load_catalog(first_day=settings.first_day, cluster=settings.cluster)
+    """All specs of the project, read once."""
+    return load_catalog(find_project(settings.project).defs, settings.first_day, settings.cluster)
 
 
 @lru_cache(maxsize=8)
-def load_catalog(folder: Path = DEFS, first_day: date | None = None, cluster: str = "") -> Catalog:
+def load_catalog(folder: Path, first_day: date | None = None, cluster: str = "") -> Catalog:
     """All specs below `folder`; `cluster`, as YAML, is what is different on this cluster.
 
     Raises:
@@ -226,7 +226,7 @@ def _read(path: Path) -> Iterator[BaseModel]:
     for number, document in enumerate(documents):
         if not isinstance(document, dict) or not isinstance(document.get("type"), str):
             raise SpecError(
-                f"{path}:1", "a component file has `type:` and `attributes:`", "copy one from ml_platform/defs"
+                f"{path}:1", "a component file has `type:` and `attributes:`", "see docs/specs.md for what each has"
             )
         model = SPEC_OF_COMPONENT.get(document["type"])
         if model is None:
@@ -366,8 +366,9 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
         problem += f" training, and keys of {spec.entity_rows} are unique within {rows.horizon} only"
         file.refuse("label.source", problem, f"set unique_within_days: {span} in the source {spec.entity_rows}")
     for position, gate in enumerate(spec.gates):
-        if gate.per:
-            file.known(gate.per, rows.columns, f"column of {spec.entity_rows}", f"gates.{position}.per")
+        for name, column in (("per", gate.per), ("resample_by", gate.resample_by)):
+            if column:
+                file.known(column, rows.columns, f"column of {spec.entity_rows}", f"gates.{position}.{name}")
     for view in spec.features:
         file.known(view, catalog.views, "feature view", "features")
     for view in catalog.daily_views(spec):

@@ -12,6 +12,7 @@ from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ml_platform.core.errors import SettingsError
+from ml_platform.core.project import root_of
 
 EMBEDDED_S3_CREDENTIALS = ("ml-platform", "ml-platform-embedded")
 
@@ -19,7 +20,15 @@ EMBEDDED_S3_CREDENTIALS = ("ml-platform", "ml-platform-embedded")
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ML_PLATFORM_", frozen=True, populate_by_name=True)
 
-    home: Path = Field(default=Path(".ml_platform"), description="folder that holds all that the embedded parts store")
+    project: str = Field(
+        default="",
+        description="the project, as an importable package or a folder with its pyproject.toml; default: the one that the "
+        "present folder lies in, or the example that comes with the platform",
+    )
+    home: Path = Field(
+        default_factory=lambda: (root_of(Path.cwd()) or Path.cwd()) / ".ml_platform",
+        description="folder that holds all that the embedded parts store; default: .ml_platform in the project's folder",
+    )
     s3_port: int = Field(default=9100, description="port of the embedded S3 server")
     mlflow_port: int = Field(default=5000, description="port of the embedded MLflow server")
     dagster_port: int = Field(default=3000, description="port of the Dagster UI")

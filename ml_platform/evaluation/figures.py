@@ -2,17 +2,15 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ml_platform.core.imports import load_object
 from ml_platform.core.spec import GateSpec
-from ml_platform.core.spec.gates import CARD_PRECISION
 from ml_platform.core.tasks import LOWER_IS_BETTER, Task
 from ml_platform.evaluation.bootstrap import FEW_RESAMPLES, Measure, interval, resampled
-from ml_platform.evaluation.card_precision import card_precision
 from ml_platform.evaluation.metrics import NO_VALUE
 from ml_platform.evaluation.weighted import weighted
 from ml_platform.training.training_set import LABEL
@@ -53,7 +51,6 @@ def figures(
     gates: Iterable[GateSpec],
     task: Task,
     rows: Rows,
-    event_time: str,
     scores: np.ndarray,
     champion: np.ndarray | None,
     seed: int,
@@ -75,10 +72,10 @@ def figures(
         try:
             if problem := _why_none(task, rows[LABEL], scores):
                 found[name] = Figure(NO_VALUE, problem)
-            elif gate.per_segment:
-                found[name] = _of_segments(gate, task, rows, event_time, scores, seed)
+            elif gate.per:
+                found[name] = _of_segments(gate, task, rows, scores, seed)
             else:
-                found[name] = _figure(gate, task, rows, event_time, scores, against, seed)
+                found[name] = _figure(gate, task, rows, scores, against, seed)
         except Exception as error:  # noqa: BLE001  # the metric may be anyone's; what it cannot say counts as a no
             found[name] = Figure(NO_VALUE, f"{type(error).__name__}: {error}")
     return found
@@ -95,9 +92,9 @@ def _why_none(task: Task, labels: np.ndarray, scores: np.ndarray) -> str:
 
 
 def _figure(
-    gate: GateSpec, task: Task, rows: Rows, event_time: str, scores: np.ndarray, champion: np.ndarray | None, seed: int
+    gate: GateSpec, task: Task, rows: Rows, scores: np.ndarray, champion: np.ndarray | None, seed: int
 ) -> Figure:
-    measure = _measure(gate, task, rows, event_time, scores)
+    measure = _measure(gate, task, rows, scores)
     value = float(measure.whole)
     if not math.isfinite(value):
         classes = np.unique(rows[LABEL]) if task != "regression" else ()
@@ -106,7 +103,7 @@ def _figure(
         return Figure(value, resampled=_stored(resampled([_careful(measure)], seed)[:, 0]))
     if _why_none(task, rows[LABEL], champion):
         return Figure(value, champion=NO_VALUE)
-    theirs = _measure(gate, task, rows, event_time, champion)
+    theirs = _measure(gate, task, rows, champion)
     drawn = resampled([_careful(measure), _careful(theirs)], seed)
     sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
     try:
@@ -121,7 +118,7 @@ def _figure(
     )
 
 
-def _of_segments(gate: GateSpec, task: Task, rows: Rows, event_time: str, scores: np.ndarray, seed: int) -> Figure:
+def _of_segments(gate: GateSpec, task: Task, rows: Rows, scores: np.ndarray, seed: int) -> Figure:
     assert gate.per is not None, "the caller looked"
     names, of_row = np.unique(np.array([str(value) for value in rows[gate.per]]), return_inverse=True)
     if len(names) > MOST_SEGMENTS:
@@ -132,9 +129,7 @@ def _of_segments(gate: GateSpec, task: Task, rows: Rows, event_time: str, scores
     for number, name in enumerate(names.tolist()):
         mine = np.flatnonzero(of_row == number)
         labels = rows[LABEL][mine]
-        measure = _measure(
-            gate, task, {column: values[mine] for column, values in rows.items()}, event_time, scores[mine]
-        )
+        measure = _measure(gate, task, {column: values[mine] for column, values in rows.items()}, scores[mine])
         value = _careful(measure).whole
         measure = Measure(measure.value, measure.units, FEW_RESAMPLES)
         ends = interval(resampled([_careful(measure)], seed)[:, 0].tolist()) if math.isfinite(value) else None
@@ -143,43 +138,48 @@ def _of_segments(gate: GateSpec, task: Task, rows: Rows, event_time: str, scores
     return Figure(NO_VALUE, segments=tuple(segments))
 
 
-def _measure(gate: GateSpec, task: Task, rows: Rows, event_time: str, scores: np.ndarray) -> Measure:
+def _measure(gate: GateSpec, task: Task, rows: Rows, scores: np.ndarray) -> Measure:
     assert gate.metric is not None, "the caller looked"
-    labels = rows[LABEL]
-    if gate.is_own_metric:
-        return _own_measure(gate.metric, rows, scores)
-    if gate.metric == CARD_PRECISION:
-        assert gate.per is not None, "the spec guarantees it"
-        return _cards_measure(rows[event_time].astype("datetime64[D]"), rows[gate.per], scores, labels, gate.k or 100)
-    return Measure(weighted(task, gate.metric, labels, scores, gate.at_recall), len(labels))
+    if gate.is_own_metric or gate.resample_by:
+        return _measure_of_draws(gate, task, rows, scores)
+    return Measure(weighted(task, gate.metric, rows[LABEL], scores, gate.at_recall), len(scores))
 
 
-def _own_measure(path: str, rows: Rows, scores: np.ndarray) -> Measure:
-    """A user's function of labels and scores, and of the rows if it requires a third argument."""
-    function = load_object(path, "gates.metric")
-    required = [one for one in inspect.signature(function).parameters.values() if one.default is one.empty]
-    takes_rows = len(required) > 2
+def _measure_of_draws(gate: GateSpec, task: Task, rows: Rows, scores: np.ndarray) -> Measure:
+    """A metric that is taken anew of each draw's rows: a user's own, or one whose draws are of units with several rows each.
 
-    def value(drawn: np.ndarray) -> float:
-        index = np.repeat(np.arange(len(drawn)), drawn)
-        more = ({name: values[index] for name, values in rows.items()},) if takes_rows else ()
-        return float(function(rows[LABEL][index], scores[index], *more))
-
-    return Measure(value, len(scores), FEW_RESAMPLES)
-
-
-def _cards_measure(day: np.ndarray, card: np.ndarray, scores: np.ndarray, labels: np.ndarray, k: int) -> Measure:
-    """Cards are drawn, not rows: a card's days hang together. One that is drawn twice is two cards."""
-    _, card_of_row = np.unique(card, return_inverse=True)
-    rows_of = np.split(np.argsort(card_of_row, kind="stable"), np.cumsum(np.bincount(card_of_row))[:-1])
+    A unit that is drawn twice is two units: what its rows have in the column `resample_by` is the number of the draw.
+    """
+    function = _function(gate, task)
+    units = rows[gate.resample_by] if gate.resample_by else np.arange(len(scores))
+    names, of_row = np.unique(units, return_inverse=True)
+    rows_of = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row, minlength=len(names)))[:-1])
 
     def value(drawn: np.ndarray) -> float:
         chosen = [rows_of[number] for number in np.repeat(np.arange(len(drawn)), drawn)]
-        index = np.concatenate(chosen)
-        cards = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
-        return card_precision(day[index], cards, scores[index], labels[index], k)
+        index = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+        there = {name: values[index] for name, values in rows.items()}
+        if gate.resample_by:
+            there[gate.resample_by] = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
+        return function(there, scores[index])
 
     return Measure(value, len(rows_of), FEW_RESAMPLES)
+
+
+def _function(gate: GateSpec, task: Task) -> Callable[[Rows, np.ndarray], float]:
+    """The gate's metric as a function of rows with their labels, and of scores."""
+    assert gate.metric is not None, "the caller looked"
+    if not gate.is_own_metric:
+        metric, recall = gate.metric, gate.at_recall
+        return lambda rows, scores: float(
+            weighted(task, metric, rows[LABEL], scores, recall)(np.ones(len(scores), dtype=np.int64))
+        )
+    own = load_object(gate.metric, "gates.metric")
+    required = [
+        p for p in inspect.signature(own).parameters.values() if p.default is p.empty and p.name not in gate.params
+    ]
+    takes_rows = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in required) > 2
+    return lambda rows, scores: float(own(rows[LABEL], scores, *((rows,) if takes_rows else ()), **gate.params))
 
 
 def _careful(measure: Measure) -> Measure:

@@ -94,7 +94,6 @@ def evaluate(
     reloaded: Callable[[], Score],
     schema: Finding,
     rows: Mapping[str, np.ndarray],
-    event_time: str,
     champion: Champion | None,
 ) -> Evaluation:
     """Measure a candidate on rows with labels, and the champion on the same rows.
@@ -102,7 +101,6 @@ def evaluate(
     Args:
         reloaded: saves and loads the candidate, and gives its `score`.
         schema: how the bundle's input schema differs from the source and the training set.
-        event_time: the column of `rows` by which days are told apart.
         champion: None if there never was one.
     """
     labels = rows[LABEL]
@@ -118,7 +116,7 @@ def evaluate(
         latency_p99_ms=single_row_latency_ms(score, rows) if len(labels) else float("nan"),
         metrics=measure(spec.task, labels, scores),
         champion=theirs,
-        figures=figures(spec.gates, spec.task, rows, event_time, scores, their_scores, spec.training.seed),
+        figures=figures(spec.gates, spec.task, rows, scores, their_scores, spec.training.seed),
         findings={**(findings(score, reloaded, rows) if len(labels) else {}), "input_schema_matches": schema},
     )
     return Evaluation(report, labels, scores, their_scores)

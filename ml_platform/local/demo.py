@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -23,7 +23,7 @@ from rich.table import Table
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.days import ONE_DAY
-from ml_platform.core.errors import PlatformError, StackError
+from ml_platform.core.errors import PlatformError, SettingsError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import ModelSpec
 from ml_platform.data.landing import fingerprint
@@ -42,7 +42,6 @@ from ml_platform.resources.registry import Registry
 from ml_platform.resources.verdict import verdict
 from ml_platform.training.training_set import LABEL
 
-MODEL = "fraud_detection"
 REQUESTS = 200
 
 
@@ -73,13 +72,26 @@ class World:
     registry: Registry
     server: ModelServer
 
+    @property
+    def model(self) -> str:
+        return self.spec.name
+
     @classmethod
-    def at(cls, settings: Settings) -> "World":
+    def at(cls, settings: Settings, model: str = "") -> "World":
+        """Of that model; it need not be named where the project has one.
+
+        Raises:
+            SettingsError: if there is none of that name, or which one is meant is not clear.
+        """
         catalog = catalog_at(settings)
+        names = [model] if model else list(catalog.models)
+        if len(names) != 1 or names[0] not in catalog.models:
+            problem = f"no model {model!r}" if model else f"the project has {len(names)} models"
+            raise SettingsError("--model", problem, f"name one: {', '.join(catalog.models) or 'none is declared'}")
         return cls(
             settings,
             catalog,
-            catalog.models[MODEL],
+            catalog.models[names[0]],
             ObjectStore.at(settings),
             Lake.at(settings),
             Registry.at(settings),
@@ -87,12 +99,11 @@ class World:
         )
 
 
-def tell(settings: Settings, files: list[DailyFile], console: Console) -> bool:
+def tell(settings: Settings, model: str, files: Sequence[DailyFile], console: Console) -> bool:
     """Run the demo; True if everything that it promises came true."""
     began = time.monotonic()
-    outcome = Outcome()
+    outcome, world = Outcome(), World.at(settings, model)
     with running_stack(settings, console):
-        world = World.at(settings)
         try:
             arrived = watch_until_deployed(world, files, outcome, console)
             if arrived:
@@ -139,17 +150,16 @@ def running_stack(settings: Settings, console: Console) -> Iterator[None]:
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 
-def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome, console: Console) -> bool:
+def watch_until_deployed(world: World, files: Sequence[DailyFile], outcome: Outcome, console: Console) -> bool:
     """Land the files and wait for the platform to have made of them what it can; False if it stopped getting on."""
     failed_before = {*failed_runs(world.settings)}
     with display(console) as shown:
-        rows: dict[str, int] = {}
-        for number, (source, _, table) in enumerate(land(files, world.landing), 1):
-            rows[source] = rows.get(source, 0) + table.num_rows
+        days: dict[str, set[date]] = {}
+        for number, (source, day, _) in enumerate(land(files, world.landing), 1):
+            days.setdefault(source, set()).add(day)
             shown.show({"files landed": (number, len(files))})
-        for source, count in rows.items():
-            days = sum(1 for name, _, _ in files if name == source)
-            outcome.say(f"{source} landed", f"{days} days, {count:,} rows")
+        for source, landed_days in days.items():
+            outcome.say(f"{source} landed", f"{len(landed_days)} days")
 
         landed, patience = landed_contents(world, files), Patience()
         while True:
@@ -168,7 +178,7 @@ def watch_until_deployed(world: World, files: list[DailyFile], outcome: Outcome,
             time.sleep(max(1.0, 4 * (time.monotonic() - looked)))
 
 
-def landed_contents(world: World, files: list[DailyFile]) -> dict[str, dict[date, str]]:
+def landed_contents(world: World, files: Sequence[DailyFile]) -> dict[str, dict[date, str]]:
     """What lies in the landing bucket for the days of the files: fingerprints by source and day."""
     return {
         source: {
@@ -195,9 +205,9 @@ def stages(world: World, landed: dict[str, dict[date, str]]) -> dict[str, tuple[
         progress[keys.feature_view(view.name)] = current, len(snapshot_days)
     ready = all(done == total for done, total in progress.values())
     date_ = settled_training_date(world) if ready else None
-    for key in (keys.training_set(MODEL), keys.candidate(MODEL), keys.evaluation(MODEL)):
+    for key in (keys.training_set(world.model), keys.candidate(world.model), keys.evaluation(world.model)):
         progress[key] = int(date_ is not None and made_in_turn(world, key, date_)), 1
-    progress[keys.deployment(MODEL)] = int(date_ is not None and is_decided(world, date_)), 1
+    progress[keys.deployment(world.model)] = int(date_ is not None and is_decided(world, date_)), 1
     return progress
 
 
@@ -205,7 +215,7 @@ def settled_training_date(world: World) -> date | None:
     """The last training date, once no other training is due."""
     if isinstance(training_decision(world.lake, world.catalog, world.spec), Train):
         return None
-    return max(world.lake.days(keys.training_set(MODEL)), default=None)
+    return max(world.lake.days(keys.training_set(world.model)), default=None)
 
 
 def made_in_turn(world: World, key: str, day: date) -> bool:
@@ -213,7 +223,7 @@ def made_in_turn(world: World, key: str, day: date) -> bool:
     manifest = world.lake.manifest(key, day)
     if manifest is None:
         return False
-    own = {keys.partition(name(MODEL), day): name(MODEL) for name in (keys.training_set, keys.candidate)}
+    own = {keys.partition(name(world.model), day): name(world.model) for name in (keys.training_set, keys.candidate)}
     sources = [(one, own[one.name]) for one in manifest.inputs if one.name in own]
     return all(
         (current := world.lake.manifest(source, day)) is not None and current.content_hash == one.version
@@ -223,19 +233,21 @@ def made_in_turn(world: World, key: str, day: date) -> bool:
 
 def is_decided(world: World, day: date) -> bool:
     """Whether the evaluated candidate is served, or was refused by a gate."""
-    if not made_in_turn(world, keys.evaluation(MODEL), day) or not made_in_turn(world, keys.candidate(MODEL), day):
+    if not made_in_turn(world, keys.evaluation(world.model), day) or not made_in_turn(
+        world, keys.candidate(world.model), day
+    ):
         return False
     report, gates = verdict(world.spec, day, world.lake)
     if not all(gate.passed for gate in gates):
         return True
-    status = world.server.status(MODEL)
+    status = world.server.status(world.model)
     return bool(status and status.get("digest") == report.bundle_digest)
 
 
 # --- telling ----------------------------------------------------------------------------------------------------------
 
 
-def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
+def describe(world: World, files: Sequence[DailyFile], outcome: Outcome) -> None:
     """What the platform made, as Dagster, the lake, the registry and the server have it."""
     for key in [
         *(keys.raw(source) for source in world.catalog.sources),
@@ -252,14 +264,14 @@ def describe(world: World, files: list[DailyFile], outcome: Outcome) -> None:
             f"Dagster does not know all partitions of {key}",
         )
 
-    day = world.lake.days(keys.evaluation(MODEL))[-1]
+    day = world.lake.days(keys.evaluation(world.model))[-1]
     report, gates = verdict(world.spec, day, world.lake)
-    training_set = world.lake.require(keys.training_set(MODEL), day)
+    training_set = world.lake.require(keys.training_set(world.model), day)
     outcome.say("trained as of", f"{day}, {training_set.rows:,} rows from {len(training_set.inputs)} partitions")
-    outcome.say("evaluated on", f"{report.rows:,} rows with {report.class_rows[1]:,} frauds")
-    for name in ("average_precision", "roc_auc", "log_loss"):
-        outcome.say(f"  {name}", f"{report.metrics[name]:.4f}")
-    in_dagster = dagster_checks(world.settings, keys.evaluation(MODEL))
+    outcome.say("evaluated on", f"{report.rows:,} rows")
+    for name, value in report.metrics.items():
+        outcome.say(f"  {name}", f"{value:.4f}")
+    in_dagster = dagster_checks(world.settings, keys.evaluation(world.model))
     for gate in gates:
         outcome.say(f"gate {gate.name}", f"{'passed' if gate.passed else 'NO'}: {gate.reason}")
         outcome.expect(gate.passed, f"gate {gate.name} said no: {gate.reason}; the old model keeps serving")
@@ -277,10 +289,10 @@ def dagster_checks(settings: Settings, key: str) -> dict[str, str]:
     return {name: execution["status"] for name, execution in executions.items() if execution}
 
 
-def ask(world: World, files: list[DailyFile], outcome: Outcome) -> None:
+def ask(world: World, files: Sequence[DailyFile], outcome: Outcome) -> None:
     """Send real requests: transactions of the last landed day by id, and rows of the training set in full."""
-    champion = world.registry.aliases(MODEL).champion
-    status = world.server.status(MODEL)
+    champion = world.registry.aliases(world.model).champion
+    status = world.server.status(world.model)
     if champion is None or not status or not status["version"]:
         outcome.failures.append("no model is deployed")
         return
@@ -293,45 +305,43 @@ def ask(world: World, files: list[DailyFile], outcome: Outcome) -> None:
     )
 
     schema = status["input"]
-    last_day = max(
-        (table for source, _, table in files if source == world.spec.entity_rows),
-        key=lambda table: table["tx_datetime"][0].as_py(),
+    newest = world.lake.read_table(
+        keys.raw(world.spec.entity_rows), [world.lake.days(keys.raw(world.spec.entity_rows))[-1]]
     )
     wanted = list(dict.fromkeys([*schema["entities"], *schema["request"]]))
-    entities = [jsonable(row) for row in last_day.slice(0, REQUESTS).select(wanted).to_pylist()]
-    scores, elapsed = send(world.settings, [{"entities": [row]} for row in entities], champion, outcome)
-    outcome.say(
-        "predictions by id",
-        f"{len(scores)} requests, p50 {np.percentile(elapsed, 50):.1f} ms, p99 {np.percentile(elapsed, 99):.1f} ms",
-    )
-
-    known = world.lake.read_table(keys.training_set(MODEL), [date.fromisoformat(champion.training_date)])
-    labels = known[LABEL].to_numpy()
-    sample = np.concatenate([np.flatnonzero(labels == value)[-REQUESTS // 2 :] for value in (0, 1)])
-    rows = [jsonable(row) for row in known.select([*schema["request"], *schema["features"]]).take(sample).to_pylist()]
-    scores, _ = send(world.settings, [{"rows": rows}], champion, outcome)
-    if scores:
-        genuine, fraud = (
-            np.mean([s for s, label in zip(scores, labels[sample], strict=True) if label == v]) for v in (0, 1)
-        )
+    entities = [jsonable(row) for row in newest.slice(0, REQUESTS).select(wanted).to_pylist()]
+    scores, elapsed = send(world, [{"entities": [row]} for row in entities], champion, outcome)
+    if elapsed:
         outcome.say(
-            "predictions by full row", f"{len(scores)} rows; mean score of frauds {fraud:.3f}, of genuine {genuine:.4f}"
+            "predictions by id",
+            f"{len(scores)} requests, p50 {np.percentile(elapsed, 50):.1f} ms, p99 {np.percentile(elapsed, 99):.1f} ms",
         )
-        outcome.expect(bool(fraud > genuine), "the served model does not tell frauds from genuine transactions")
+
+    known = world.lake.read_table(keys.training_set(world.model), [date.fromisoformat(champion.training_date)])
+    labels = known[LABEL].to_numpy()
+    some = [np.flatnonzero(labels == value)[-REQUESTS // 2 :] for value in np.unique(labels)[:2]]
+    rows = [
+        jsonable(row)
+        for row in known.select([*schema["request"], *schema["features"]]).take(np.concatenate(some)).to_pylist()
+    ]
+    scores, _ = send(world, [{"rows": rows}], champion, outcome)
+    outcome.say("predictions by full row", f"{len(scores)} rows")
+    if scores and world.spec.task == "binary_classification":
+        negative, positive = np.mean(scores[: len(some[0])]), np.mean(scores[len(some[0]) :])
+        outcome.say("  mean score", f"of positives {positive:.3f}, of negatives {negative:.4f}")
+        outcome.expect(bool(positive > negative), "the served model does not tell positives from negatives")
 
 
 def send(
-    settings: Settings, bodies: list[dict[str, Any]], champion: Version, outcome: Outcome
+    world: World, bodies: list[dict[str, Any]], champion: Version, outcome: Outcome
 ) -> tuple[list[float], list[float]]:
     """POST each body; returns all scores, and each request's time in milliseconds."""
     scores: list[float] = []
     elapsed: list[float] = []
-    with httpx.Client(
-        base_url=settings.model_server_url, timeout=30, headers=ModelServer.at(settings).headers
-    ) as client:
+    with httpx.Client(base_url=world.settings.model_server_url, timeout=30, headers=world.server.headers) as client:
         for body in bodies:
             sent = time.perf_counter()
-            answer = client.post(f"/models/{MODEL}/predict", json=body)
+            answer = client.post(f"/models/{world.model}/predict", json=body)
             elapsed.append((time.perf_counter() - sent) * 1_000)
             if answer.status_code != 200:
                 outcome.failures.append(f"a prediction request was answered {answer.status_code}: {answer.text[:300]}")
@@ -342,7 +352,8 @@ def send(
                 f"version {content['version']} answered, not champion {champion.number}",
             )
             scores += content["scores"]
-    outcome.expect(all(0 <= score <= 1 for score in scores), "a score is not a probability")
+    if world.spec.task == "binary_classification":
+        outcome.expect(all(0 <= score <= 1 for score in scores), "a score is not a probability")
     return scores, elapsed
 
 

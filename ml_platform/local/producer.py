@@ -1,65 +1,92 @@
-"""A producer: puts daily files into the landing bucket."""
+"""What stands in for the producers of a project's sources: puts daily files into the landing bucket."""
 
 import io
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_platform.core.days import day_range
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LandingError
+from ml_platform.core.project import Project
 from ml_platform.data.landing import day_prefix
-from ml_platform.data.simulate import Population, daily_files, simulate
 from ml_platform.resources.object_store import ObjectStore
 
-DailyFile = tuple[str, date, pa.Table]
-
-COLUMNS = ("transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount", "tx_fraud")
-
-
-def simulated(days: int, customers: int, first_day: date, seed: int, label_delay: timedelta) -> list[DailyFile]:
-    """What the producers of transactions and labels would have landed after so many days."""
-    return list(daily_files(simulate(Population.scaled(customers), days, first_day, seed), label_delay))
+DailyTable = tuple[str, date, pa.Table]  # source, day, and its rows
+DailyFile = DailyTable | tuple[str, date, Path]  # or the file that has them
 
 
-def from_folder(folder: Path, first: date | None, last: date | None, label_delay: timedelta) -> list[DailyFile]:
-    """Daily files `YYYY-MM-DD.parquet` of transactions with their label, as the two sources that they come from.
+@dataclass(frozen=True)
+class Order:
+    """What is to land: files of a folder, or so many simulated days of a world of that size."""
+
+    folder: Path | None = None
+    first: date | None = None
+    last: date | None = None
+    days: int = 60
+    size: int | None = None
+    seed: int = 7
+
+
+class Producer(Protocol):
+    """The module `producer` of a project, which it may have."""
+
+    def produce(self, catalog: Catalog, order: Order) -> Sequence[DailyFile]:
+        """The files of an order, each source's in time order.
+
+        Raises:
+            LandingError: if a folder has not got what it takes.
+        """
+        ...
+
+
+def daily_files(project: Project, catalog: Catalog, order: Order) -> Sequence[DailyFile]:
+    """The files to land: of a folder that is laid out as the landing bucket is, or what the project's own producer makes.
 
     Raises:
-        LandingError: if the folder has no such files, a day within the range is missing, or a file is not of this kind.
+        LandingError: if there are none.
     """
-    available = {path.stem: path for path in sorted(folder.glob("????-??-??.parquet"))}
-    if not available:
-        raise LandingError(str(folder), "has no files named YYYY-MM-DD.parquet", "give a folder of daily files")
-    first = first or date.fromisoformat(min(available))
-    last = last or date.fromisoformat(max(available))
-    if missing := [day for day in map(str, day_range(first, last)) if day not in available]:
-        raise LandingError(
-            str(folder), f"has no file for {missing[0]} ({len(missing)} days missing)", "choose other --from and --to"
-        )
-    if first > last:
-        raise LandingError(str(folder), f"--from {first} is after --to {last}", "choose other --from and --to")
-    return list(
-        daily_files(pa.concat_tables(_read(available[str(day)]) for day in day_range(first, last)), label_delay)
+    if order.folder and (files := laid_out(order.folder, catalog, order.first, order.last)):
+        return files
+    if find_spec(f"{project.package}.producer"):
+        return cast(Producer, import_module(f"{project.package}.producer")).produce(catalog, order)
+    names = ", ".join(catalog.feeds) or "none"
+    raise LandingError(
+        str(order.folder or project.package),
+        f"has no files of a source that is declared ({names})" if order.folder else "has no module `producer`",
+        f"ml-platform land --input FOLDER, with FOLDER/<source>/YYYY-MM-DD/<files>; or write {project.package}/producer.py",
     )
 
 
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=list(COLUMNS))
-    except (pa.ArrowException, OSError) as error:
-        raise LandingError(
-            str(path), f"cannot be read: {error}", f"give files with the columns {', '.join(COLUMNS)}"
-        ) from error
+def laid_out(folder: Path, catalog: Catalog, first: date | None, last: date | None) -> list[DailyFile]:
+    """The files at `<folder>/<source>/YYYY-MM-DD/<file>` of the sources that are declared, by source and day."""
+    found: list[DailyFile] = []
+    for source in catalog.feeds:
+        for file in sorted((folder / source).glob("????-??-??/**/*")):
+            name = file.relative_to(folder / source).parts[0]
+            try:
+                day = date.fromisoformat(name)
+            except ValueError as error:
+                raise LandingError(str(file), f"{name!r} is no day", "name the folder YYYY-MM-DD") from error
+            if file.is_file() and (first or day) <= day <= (last or day):
+                found.append((source, day, file))
+    return found
 
 
-def land(files: list[DailyFile], store: ObjectStore) -> Iterator[DailyFile]:
+def land(files: Sequence[DailyFile], store: ObjectStore) -> Iterator[DailyFile]:
     """Put the files into the bucket, one object each; yields every file once it is there."""
     store.ensure_bucket()
-    for source, day, table in files:
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        store.write(f"{day_prefix(source, day)}{source}.parquet", buffer.getvalue())
-        yield source, day, table
+    for source, day, rows in files:
+        if isinstance(rows, Path):
+            store.write(day_prefix(source, day) + rows.name, rows.read_bytes())
+        else:
+            buffer = io.BytesIO()
+            pq.write_table(rows, buffer, compression="zstd")
+            store.write(f"{day_prefix(source, day)}{source}.parquet", buffer.getvalue())
+        yield source, day, rows

@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import yaml
 
 from ml_platform.core.errors import StackError
+from ml_platform.core.project import find_project
 from ml_platform.core.settings import EMBEDDED_S3_CREDENTIALS, Settings
 from ml_platform.local.events import follow
 from ml_platform.local.supervisor import Program, Supervisor
@@ -97,10 +99,22 @@ def variables(settings: Settings) -> dict[str, str]:
     return found | ({"ML_PLATFORM_FIRST_DAY": settings.first_day.isoformat()} if settings.first_day else {})
 
 
-def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
+def workspace(settings: Settings) -> Path:
+    """What Dagster loads: the workspace.yaml of this folder or of the project's; where there is none, the project alone."""
+    project = find_project(settings.project)
+    for folder in (Path.cwd(), project.root):
+        if folder and (folder / "workspace.yaml").is_file():
+            return folder / "workspace.yaml"
+    alone = settings.home / "workspace.yaml"
+    alone.parent.mkdir(parents=True, exist_ok=True)
+    name = project.package.rpartition(".")[2]
+    module = {"module_name": project.definitions, "location_name": name}
+    alone.write_text(yaml.safe_dump({"load_from": [{"python_module": module}]}))
+    return alone
+
+
+def prepare(settings: Settings) -> dict[str, str]:
     """Make the folders of the stack; returns the environment of its processes."""
-    if not workspace.is_file():
-        raise StackError("stack/dagster", f"there is no {workspace}", "run this in the folder of workspace.yaml")
     for folder in ("s3", "mlflow", "dagster"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     # The landing bucket exists from the start, so that the first sensor tick finds it.
@@ -111,6 +125,7 @@ def prepare(settings: Settings, workspace: Path) -> dict[str, str]:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         **variables(settings),
+        "WORKSPACE": str(workspace(settings)),
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "EMBEDDED_S3_AUTH": f"{key},{secret}",
         "PYTHONUNBUFFERED": "1",
@@ -168,7 +183,7 @@ def _is_alive(owner: str) -> bool:
     return True
 
 
-def run(settings: Settings, workspace: Path, announce: Callable[[str], None]) -> None:
+def run(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run the stack until SIGINT or SIGTERM; announces what people care about, and the page of URLs when every part is healthy.
 
     Raises:
@@ -177,9 +192,10 @@ def run(settings: Settings, workspace: Path, announce: Callable[[str], None]) ->
     with locked(settings.home) as lock:
         wanted = parts(settings)
         check_ports(wanted)
-        environment = prepare(settings, workspace)
+        environment = prepare(settings)
         logs = settings.home / "logs"
-        supervisor = Supervisor(programs(settings), environment, workspace.parent.resolve(), logs, announce, [lock])
+        here = find_project(settings.project).root or Path.cwd()
+        supervisor = Supervisor(programs(settings), environment, here, logs, announce, [lock])
 
         def asked_to_stop(number: int, _: object) -> None:
             announce("stopping: steps finish what they are writing; again to stop at once")

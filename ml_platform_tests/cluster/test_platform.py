@@ -12,14 +12,15 @@ import pytest
 from rich.console import Console
 
 from ml_platform.core import keys
+from ml_platform.examples.fraud.producer import simulated
 from ml_platform.local import demo
-from ml_platform.local.demo import MODEL, Outcome, World
-from ml_platform.local.producer import simulated
+from ml_platform.local.demo import Outcome, World
 from ml_platform.resources.object_store import client_options
 from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster
 from ml_platform_tests.conftest import FIRST_DAY, STORY_DAYS
 
 pytestmark = pytest.mark.story
+MODEL = "fraud_detection"
 CANDIDATE = keys.candidate(MODEL)
 STEP = CANDIDATE.replace("/", "__")
 

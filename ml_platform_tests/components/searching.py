@@ -23,6 +23,7 @@ from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import day_range, start_of
 from ml_platform.core.errors import Interrupted
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.resources.lake import Lake
@@ -89,7 +90,9 @@ def model(*candidates: dict[str, Any], **fields: Any) -> ModelSpec:
 
 
 def catalog_of(spec: ModelSpec) -> Catalog:
-    return Catalog(load_catalog().sources, {"size": FeatureViewSpec.model_validate(SIZE)}, {MODEL: spec})
+    return Catalog(
+        load_catalog(find_project(EXAMPLE).defs).sources, {"size": FeatureViewSpec.model_validate(SIZE)}, {MODEL: spec}
+    )
 
 
 def training_rows(spec: ModelSpec, seed: int = 3, per_day: int = 30) -> pa.Table:

@@ -16,6 +16,7 @@ from ml_platform.components.release import deployment_asset, model_version_asset
 from ml_platform.components.source import landed_asset, raw_asset
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AutomationSpec, ModelSpec
 from ml_platform.definitions import defs
@@ -68,7 +69,7 @@ def test_unreadable_ledger_of_one_day_keeps_no_other_day_waiting(s3_port: int, e
 
 def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sensor asks for days of all of them, each by its own calendar."""
-    built_in = load_catalog()
+    built_in = load_catalog(find_project(EXAMPLE).defs)
     late = built_in.sources["fraud_labels"].model_copy(update={"start_date": date(2018, 4, 3)})
     third = built_in.sources["transactions"].model_copy(update={"name": "third", "start_date": date(2019, 1, 1)})
     catalog = Catalog({**built_in.sources, "fraud_labels": late, "third": third}, built_in.views, built_in.models)

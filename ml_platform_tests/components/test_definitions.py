@@ -185,7 +185,7 @@ attributes:
 
 @pytest.mark.processes
 def test_second_model_is_one_new_file(project: Path) -> None:
-    path = project / "ml_platform" / "defs" / "models" / "second_model" / "defs.yaml"
+    path = project / "ml_platform" / "examples" / "fraud" / "defs" / "models" / "second_model" / "defs.yaml"
     path.parent.mkdir()
     path.write_text(SECOND_MODEL)
     code = (
@@ -201,7 +201,7 @@ def test_second_model_is_one_new_file(project: Path) -> None:
 
 @pytest.mark.processes
 def test_typo_in_a_model_file_is_reported_with_file_line_and_the_valid_name(project: Path) -> None:
-    path = project / "ml_platform" / "defs" / "models" / "fraud_detection" / "defs.yaml"
+    path = project / "ml_platform" / "examples" / "fraud" / "defs" / "models" / "fraud_detection" / "defs.yaml"
     path.write_text(path.read_text().replace("  training:", "  trainig:"))
     found = python("import ml_platform.definitions", project)
     assert f"{path}:10: unknown key `trainig`; did you mean `training`?" in found.stderr

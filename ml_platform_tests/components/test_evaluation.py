@@ -10,6 +10,7 @@ import pytest
 from ml_platform.components.evaluation import _evaluation_result, make_report
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec, GateSpec, ModelSpec
 from ml_platform.data.contract import arrow_schema
@@ -25,7 +26,12 @@ DAY = date(2024, 1, 20)
 GATES = [
     {"metric": "average_precision", "min": 0.3},
     {"metric": "roc_auc", "min": 0.6, "per": "terminal_id", "min_rows": 20},
-    {"metric": "card_precision", "min": 0.001, "per": "customer_id", "k": 5},
+    {
+        "metric": "ml_platform.examples.fraud.metrics.card_precision",
+        "params": {"time": "tx_datetime", "card": "customer_id", "k": 5},
+        "resample_by": "customer_id",
+        "min": 0.001,
+    },
     {"metric": "average_precision", "better_than_champion_by": -0.02, "at_confidence": 0.9},
     {"check": "prediction_latency_p99_ms", "max": 10_000},
     {"check": "invariant_to_row_order"},
@@ -51,7 +57,7 @@ class Known:
 @pytest.fixture(scope="module")
 def catalog() -> Catalog:
     """The built-in one, and a view of the request alone."""
-    built_in = load_catalog()
+    built_in = load_catalog(find_project(EXAMPLE).defs)
     view = {"name": "size", "kind": "request", "features": {"amount": {"expression": "asinh(tx_amount)"}}}
     views = {**built_in.views, "size": FeatureViewSpec.model_validate(view)}
     return Catalog(built_in.sources, views, built_in.models)

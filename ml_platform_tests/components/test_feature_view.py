@@ -20,7 +20,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec
-from ml_platform.features import fraud
+from ml_platform.examples.fraud import features as fraud
 from ml_platform.features.engine import Embedded
 from ml_platform.features.views import ViewInput
 from ml_platform.resources.lake import Lake

@@ -22,8 +22,9 @@ from ml_platform.components.candidate import make_training_set
 from ml_platform.components.feature_view import compute_day
 from ml_platform.components.parity import serving_matches_training
 from ml_platform.core import keys
-from ml_platform.core.catalog import DEFS, Catalog, load_catalog
+from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.errors import BundleError
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import ModelSpec
 from ml_platform.features.engine import Embedded
@@ -55,7 +56,7 @@ SMALL = {
 def known(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     """The built-in catalog with the files of docs/sequences.md; the model has three classes and little time."""
     folder = tmp_path_factory.mktemp("defs")
-    texts = {path.parent.name: path.read_text() for path in DEFS.rglob("defs.yaml")}
+    texts = {path.parent.name: path.read_text() for path in find_project(EXAMPLE).defs.rglob("defs.yaml")}
     for page, body in blocks("yaml"):
         if page == "sequences.md":
             content = yaml.safe_load(body)

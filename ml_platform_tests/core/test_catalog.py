@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_platform.core.catalog import DEFS, load_catalog
+from ml_platform.core.catalog import load_catalog
 from ml_platform.core.errors import SpecError
+from ml_platform.core.project import EXAMPLE, find_project
 
 SOURCE = """\
 type: ml_platform.components.Source
@@ -46,14 +47,14 @@ def mistake(folder: Path) -> str:
 
 
 def test_built_in_catalog_has_the_fraud_model() -> None:
-    catalog = load_catalog()
+    catalog = load_catalog(find_project(EXAMPLE).defs)
     assert catalog.models["fraud_detection"].features == ("customer_activity", "terminal_risk", "transaction_request")
     assert catalog.entities(catalog.models["fraud_detection"]) == ["customer_id", "terminal_id"]
     assert catalog.label_delay(catalog.models["fraud_detection"]) == 7
 
 
 def test_smallest_valid_model_has_name_rows_label_features_and_one_trainer(tmp_path: Path) -> None:
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         if "models" not in path.parts:
             write(tmp_path, path.read_text(), path.parent.name)
     write(tmp_path, MODEL, "fraud_copy")
@@ -93,7 +94,7 @@ def test_unknown_type_of_ours_is_refused_and_another_packages_is_left_to_dagster
 
 
 def test_reference_to_a_missing_feature_view_suggests_the_nearest(tmp_path: Path) -> None:
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         write(tmp_path, path.read_text().replace("[customer_activity,", "[customer_activty,"), path.parent.name)
     assert "no feature view 'customer_activty'; did you mean `customer_activity`?" in mistake(tmp_path)
 
@@ -164,7 +165,7 @@ def test_rolling_view_of_rows_that_are_known_late_is_refused(tmp_path: Path) -> 
     ],
 )
 def test_model_whose_views_do_not_fit_is_refused(tmp_path: Path, features: str, problem: str) -> None:
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         if "models" not in path.parts:
             write(tmp_path, path.read_text(), path.parent.name)
     write(tmp_path, SOURCE, "clicks")
@@ -205,10 +206,10 @@ def test_first_day_replaces_the_start_of_every_source(tmp_path: Path) -> None:
         ("{metric: f1, min: 0.5, at_confidence: 1}", "less than 1"),
         ("{metric: f1, min: 0.5, at_recall: 0.5}", "at_recall is for metric precision"),
         ("{metric: precision, min: 0.5, at_recall: 0}", "greater than 0"),
-        ("{metric: f1, min: 0.5, k: 3}", "k is for metric card_precision"),
+        ("{metric: f1, min: 0.5, params: {k: 3}}", "params are for a function of your own"),
         ("{metric: f1, min: 0.5, min_rows: 3}", "min_rows is for gates per segment"),
-        ("{metric: card_precision, min: 0.5}", "card_precision needs per"),
-        ("{metric: card_precision, min: 0.5, per: user_id, min_rows: 3}", "min_rows is for gates per segment"),
+        ("{metric: f1, min: 0.5, per: user_id, resample_by: user_id}", "either per or resample_by"),
+        ("{metric: f1, min: 0.5, resample_by: user_id, min_rows: 3}", "min_rows is for gates per segment"),
         ("{metric: f1, min: 0.5, per: user_id, at_confidence: 0.9}", "no at_confidence"),
         ("{metric: f1, better_than_champion_by: 0.5, per: user_id}", "has min or max"),
         ("{check: no_null_predictions, at_confidence: 0.9}", "at_confidence is for metrics"),
@@ -224,19 +225,19 @@ def test_gate_that_says_nothing_or_too_much_is_refused(tmp_path: Path, gate: str
     assert problem in mistake(tmp_path)
 
 
-@pytest.mark.parametrize("metric", ["card_precision", "f1"])
-def test_gate_per_column_that_the_rows_lack_is_refused(tmp_path: Path, metric: str) -> None:
+@pytest.mark.parametrize("field", ["per", "resample_by"])
+def test_gate_on_a_column_that_the_rows_lack_is_refused(tmp_path: Path, field: str) -> None:
     write(tmp_path, SOURCE)
     view = "type: ml_platform.components.FeatureView\nattributes:\n  name: v\n  kind: request\n  features: {f: {expression: user_id}}\n"
     write(tmp_path, view, "two")
     model = MODEL.replace("transactions", "clicks").replace("fraud_labels", "clicks").replace("is_fraud", "user_id")
-    model = model.replace("customer_activity", "v") + f"  gates: [{{metric: {metric}, min: 0.5, per: COLUMN}}]\n"
+    model = model.replace("customer_activity", "v") + f"  gates: [{{metric: f1, min: 0.5, {field}: COLUMN}}]\n"
     path = write(tmp_path, model.replace("COLUMN", "usr_id"), "three")
     assert mistake(tmp_path).startswith(
-        f"{path}:8: `gates.0.per`: no column of clicks 'usr_id'; did you mean `user_id`"
+        f"{path}:8: `gates.0.{field}`: no column of clicks 'usr_id'; did you mean `user_id`"
     )
     write(tmp_path, model.replace("COLUMN", "user_id"), "three")
-    assert load_catalog(tmp_path).models["fraud_copy"].gates[0].per == "user_id"
+    assert getattr(load_catalog(tmp_path).models["fraud_copy"].gates[0], field) == "user_id"
 
 
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
@@ -251,7 +252,6 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
         ("regression", "gates: [{check: min_class_ratio, min: 0.1}]", "min_class_ratio is for classes"),
         ("multiclass_classification", "training: {select_by: rmse}", "training.select_by: rmse is no metric of multi"),
         ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
-        ("regression", "gates: [{metric: card_precision, per: user_id, min: 0.5}]", "is no metric of regression"),
     ],
 )
 def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:
@@ -261,7 +261,7 @@ def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str
 
 def with_candidate(folder: Path, candidate: str) -> Path:
     """The built-in catalog, and a model with this candidate in line 8."""
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         write(folder, path.read_text(), path.parent.name)
     return write(folder, MODEL.replace("[{trainer: mlp}]", f"\n  - {{trainer: linear}}\n  - {candidate}"), "fraud_copy")
 
@@ -316,7 +316,7 @@ attributes:
 
 
 def test_vector_is_its_columns_wherever_features_are_listed(tmp_path: Path) -> None:
-    for path in DEFS.rglob("defs.yaml"):
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
         write(tmp_path, path.read_text(), path.parent.name)
     write(tmp_path, VECTORS, "last_events")
     view = load_catalog(tmp_path).views["last_events"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ml_platform.core.spec import GateSpec
-from ml_platform.evaluation.card_precision import card_precision
 from ml_platform.evaluation.figures import Figure, figures
+from ml_platform.examples.fraud.metrics import card_precision
 from ml_platform.training.training_set import LABEL
 
 RANDOM = np.random.default_rng(5)
@@ -46,7 +46,7 @@ def measured(
     gate: dict[str, Any], scores: np.ndarray = SCORES, champion: np.ndarray | None = None, **rows: Any
 ) -> Figure:
     spec = GateSpec.model_validate(gate)
-    return figures([spec], "binary_classification", {**ROWS, **rows}, "at", scores, champion, 7)[spec.figure]
+    return figures([spec], "binary_classification", {**ROWS, **rows}, scores, champion, 7)[spec.figure]
 
 
 def test_figure_lies_within_its_draws_and_the_same_seed_gives_the_same() -> None:
@@ -80,14 +80,31 @@ def test_precision_at_a_recall() -> None:
     assert found.value == pytest.approx(best)
 
 
-def test_card_precision_is_measured_by_card_and_its_draws_are_of_cards() -> None:
-    gate = {"metric": "card_precision", "per": "card", "k": 5, "min": 0.1, "at_confidence": 0.8}
+def test_own_metric_has_params_and_its_draws_are_of_the_units_whose_rows_hang_together() -> None:
+    gate = {
+        "metric": "ml_platform.examples.fraud.metrics.card_precision",
+        "params": {"time": "at", "card": "card", "k": 5},
+        "resample_by": "card",
+        "min": 0.1,
+        "at_confidence": 0.8,
+    }
     found = measured(gate)
-    day = ROWS["at"].astype("datetime64[D]")
-    assert found.value == card_precision(day, ROWS["card"], SCORES, LABELS, 5)
+    assert found.value == card_precision(LABELS, SCORES, ROWS, "at", "card", 5)
     assert len(found.resampled) == 200
     assert 0 < np.std(found.resampled) < 0.2
-    assert measured({**gate, "k": 9}).value != found.value
+    assert measured({**gate, "params": {**gate["params"], "k": 9}}).value != found.value  # type: ignore[dict-item]
+
+
+def test_rows_that_hang_together_are_drawn_together_for_any_metric() -> None:
+    gate = {"metric": "average_precision", "min": 0.1}
+    alone, together = measured(gate), measured({**gate, "resample_by": "card"})
+    assert together.value == pytest.approx(alone.value)
+    assert np.std(together.resampled) > 0
+    twins = {name: np.repeat(values, 4) for name, values in ROWS.items()} | {"pair": np.repeat(np.arange(600), 4)}
+    spec = GateSpec.model_validate({**gate, "resample_by": "pair"})
+    of_twins = figures([spec], "binary_classification", twins, np.repeat(SCORES, 4), None, 7)[spec.figure]
+    # Four copies of each row tell no more than one does.
+    assert np.std(of_twins.resampled) == pytest.approx(np.std(alone.resampled), rel=0.4)
 
 
 def test_own_metric_has_the_rows_if_it_asks_for_them() -> None:
@@ -113,7 +130,7 @@ def test_own_metric_is_better_when_it_is_more() -> None:
         ({"metric": "roc_auc"}, {LABEL: LABELS * 0}, "every label is 0"),
         ({"metric": "average_precision"}, {LABEL: LABELS * 0}, "every label is 0"),
         ({"metric": "roc_auc"}, {LABEL: LABELS * 0 + 1}, "every label is 1"),
-        ({"metric": "card_precision", "per": "wallet"}, {}, "KeyError: 'wallet'"),
+        ({"metric": "f1", "resample_by": "wallet"}, {}, "KeyError: 'wallet'"),
         ({"metric": "f1", "per": "wallet"}, {}, "KeyError: 'wallet'"),
         ({"metric": "f1", "per": "amount"}, {}, "amount has 600 values"),
     ],

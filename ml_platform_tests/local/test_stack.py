@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+import yaml
 
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
@@ -31,9 +32,16 @@ def test_port_in_use_is_one_clear_line() -> None:
             stack.check_ports(stack.parts(free.model_copy(update={"dagster_port": port})))
 
 
-def test_without_workspace_the_stack_says_where_to_run_it(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match=r"folder of workspace.yaml"):
-        stack.prepare(Settings(home=tmp_path), tmp_path / "workspace.yaml")
+def test_without_a_workspace_the_stack_loads_the_project_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = stack.workspace(Settings(home=tmp_path / "home"))
+    (location,) = yaml.safe_load(written.read_text())["load_from"]
+    assert location["python_module"] == {
+        "module_name": "ml_platform.examples.fraud.definitions",
+        "location_name": "fraud",
+    }
+    (tmp_path / "workspace.yaml").write_text("load_from: []")
+    assert stack.workspace(Settings(home=tmp_path / "home")) == tmp_path / "workspace.yaml"
 
 
 def test_page_names_every_part() -> None:
@@ -118,5 +126,5 @@ def part(settings: Settings, command: str) -> int:
 
 
 def test_python_of_the_stack_is_this_one(tmp_path: Path) -> None:
-    environment = stack.prepare(Settings(home=tmp_path), ROOT / "workspace.yaml")
+    environment = stack.prepare(Settings(home=tmp_path))
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)

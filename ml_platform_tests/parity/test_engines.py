@@ -12,6 +12,7 @@ import pytest
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import day_range, start_of
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec
 from ml_platform.data.contract import arrow_schema
@@ -30,12 +31,12 @@ SEQUENCE = FeatureViewSpec.model_validate(
     {
         "name": "customer_sequence",
         "entity": "customer_id",
-        "function": "ml_platform.features.sequences.customer_sequence",
+        "function": "ml_platform.examples.fraud.sequences.customer_sequence",
         "inputs": {"transactions": {"window_days": 30}},
         "features": {"customer_last_amounts": {"length": 8, "default": -1}, "customer_last_days": {"length": 16}},
     }
 )
-VIEWS = [*(view.name for view in load_catalog().daily_views()), SEQUENCE.name]
+VIEWS = [*(view.name for view in load_catalog(find_project(EXAMPLE).defs).daily_views()), SEQUENCE.name]
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def watched(self, path, content):
 
 Lake._put = watched
 settings = load_settings()
-catalog = load_catalog()
+catalog = load_catalog(find_project(EXAMPLE).defs)
 ingest_day(catalog.sources["transactions"], date(2018, 4, 1), catalog, Origins.at(settings), Lake.at(settings))
 """
 

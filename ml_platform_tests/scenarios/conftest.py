@@ -13,7 +13,8 @@ import pytest
 
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.definitions import defs
-from ml_platform.local.producer import DailyFile, land, simulated
+from ml_platform.examples.fraud.producer import simulated
+from ml_platform.local.producer import DailyTable, land
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.object_store import ObjectStore
@@ -38,7 +39,7 @@ class Platform:
     freshness_cursor: Any = None
     run_keys: set[str] = field(default_factory=set)
 
-    def land(self, files: list[DailyFile]) -> None:
+    def land(self, files: list[DailyTable]) -> None:
         list(land(files, self.landing))
 
     def arrivals(self) -> list[dg.RunRequest]:
@@ -166,6 +167,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory, s3_port: int) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def demo_files() -> list[DailyFile]:
+def demo_files() -> list[DailyTable]:
     """The demo's days: the smallest population whose model passes its gates comfortably."""
     return simulated(STORY_DAYS, 2_000, FIRST_DAY, 7, timedelta(days=7))

@@ -18,7 +18,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import FeatureError
 from ml_platform.core.spec import ViewInputSpec
 from ml_platform.features.engine import Embedded
-from ml_platform.local.producer import DailyFile
+from ml_platform.local.producer import DailyTable
 from ml_platform.resources.ledger import accounts_of
 from ml_platform_tests.scenarios.conftest import Platform
 
@@ -64,7 +64,7 @@ BAD: list[tuple[Callable[[pa.Table], bytes], str]] = [
 
 
 @pytest.fixture(scope="module")
-def week(platform: Platform, demo_files: list[DailyFile]) -> Platform:
+def week(platform: Platform, demo_files: list[DailyTable]) -> Platform:
     """Seven days land at once; days 2 to 6 are bad, each in its own way."""
     transactions = [file for file in demo_files if file[0] == "transactions"][:7]
     platform.land([transactions[0], transactions[6]])
@@ -119,7 +119,7 @@ def latest(platform: Platform, check: str, day: date) -> Any:
     return event.dagster_event.event_specific_data
 
 
-def test_mended_file_is_noticed_and_makes_its_day(week: Platform, demo_files: list[DailyFile]) -> None:
+def test_mended_file_is_noticed_and_makes_its_day(week: Platform, demo_files: list[DailyTable]) -> None:
     _, day, table = [file for file in demo_files if file[0] == "transactions"][1]
     week.landing.write(f"transactions/{day}/transactions.parquet", parquet(table))
     (request,) = week.arrivals()
@@ -142,7 +142,7 @@ def test_days_that_were_judged_without_it_are_judged_again_and_start_nothing(wee
     assert week.arrivals() == []
 
 
-def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_files: list[DailyFile]) -> None:
+def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_files: list[DailyTable]) -> None:
     day = date(2018, 4, 1)
     before = week.lake.require("transactions/raw", day)
     week.landing.write(f"transactions/{day}/transactions.parquet", b"<html>503</html>")
@@ -153,7 +153,7 @@ def test_bad_overwrite_leaves_the_old_partition_in_force(week: Platform, demo_fi
 
 
 def test_few_bad_values_are_set_aside_and_the_day_goes_on_as_degraded(
-    week: Platform, demo_files: list[DailyFile]
+    week: Platform, demo_files: list[DailyTable]
 ) -> None:
     _, day, table = [file for file in demo_files if file[0] == "transactions"][1]
     amounts = pc.if_else(pc.equal(table["transaction_id"], pc.min(table["transaction_id"])), -1.0, table["tx_amount"])
@@ -169,7 +169,7 @@ def test_few_bad_values_are_set_aside_and_the_day_goes_on_as_degraded(
     assert quarantined["tx_amount"].to_pylist() == ["-1"]
 
 
-def test_range_with_a_degraded_day_is_a_green_run(week: Platform, demo_files: list[DailyFile]) -> None:
+def test_range_with_a_degraded_day_is_a_green_run(week: Platform, demo_files: list[DailyTable]) -> None:
     week.land([file for file in demo_files if file[0] == "transactions"][:1])
     days = {"dagster/asset_partition_range_start": "2018-04-01", "dagster/asset_partition_range_end": "2018-04-02"}
     assert week.materialize([dg.AssetKey(["transactions", "raw"])], tags=days).success

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from ml_platform.cli import app
 from ml_platform.components import automation
 from ml_platform.core.days import ONE_DAY, day_range
-from ml_platform.local.producer import DailyFile
+from ml_platform.local.producer import DailyTable
 from ml_platform.registry.versions import Version
 from ml_platform.resources.model_server import ModelServer
 from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS, STORY_DAYS
@@ -202,7 +202,7 @@ def test_version_is_reproduced_bit_for_bit(deployed: Platform) -> None:
     assert "differ" not in result.output
 
 
-def rows_of(files: list[DailyFile], day: date) -> pa.Table:
+def rows_of(files: list[DailyTable], day: date) -> pa.Table:
     return next(table for source, file_day, table in files if source == "transactions" and file_day == day)
 
 
@@ -211,7 +211,7 @@ def as_json(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(
-    deployed: Platform, demo_files: list[DailyFile]
+    deployed: Platform, demo_files: list[DailyTable]
 ) -> None:
     """Online equals offline: the same rows, looked up by the server and given from the lake, score the same."""
     requests = rows_of(demo_files, TRAINING_DATE - ONE_DAY).slice(0, 50).drop_columns(["transaction_id"]).to_pylist()
@@ -252,14 +252,14 @@ def test_server_that_looks_up_other_values_than_the_lake_has_is_found_out(deploy
     assert deployed.checks(f"{MODEL}/deployment", TRAINING_DATE) == {"serving_matches_training": True}
 
 
-def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_files: list[DailyFile]) -> None:
+def test_landing_the_same_bytes_again_starts_nothing(deployed: Platform, demo_files: list[DailyTable]) -> None:
     deployed.land(demo_files[-6:])
     assert deployed.arrivals() == []
     assert deployed.settle() == []
 
 
 def test_same_rows_in_other_bytes_are_ingested_and_start_nothing_downstream(
-    deployed: Platform, demo_files: list[DailyFile]
+    deployed: Platform, demo_files: list[DailyTable]
 ) -> None:
     """The content hash of the rows is the data version: features follow that, not the event."""
     before = {day: deployed.lake.require("transactions/raw", day) for _, day, _ in demo_files}
@@ -282,7 +282,7 @@ def test_lost_cursor_makes_nothing_again(deployed: Platform) -> None:
 
 
 def test_run_that_was_lost_is_asked_for_again_after_a_while(
-    deployed: Platform, demo_files: list[DailyFile], monkeypatch: pytest.MonkeyPatch
+    deployed: Platform, demo_files: list[DailyTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployed.land(demo_files[-1:])  # again in the bytes of before
     (lost,) = deployed.arrivals()
@@ -319,7 +319,7 @@ def answering(platform: Platform) -> tuple[Version | None, Version | None]:
     return aliases.champion, aliases.previous
 
 
-def shuffled_labels(files: list[DailyFile]) -> list[DailyFile]:
+def shuffled_labels(files: list[DailyTable]) -> list[DailyTable]:
     rng = np.random.default_rng(0)
     return [
         (source, day, table.set_column(2, "is_fraud", pa.array(rng.permutation(table["is_fraud"].to_numpy()))))
@@ -328,7 +328,7 @@ def shuffled_labels(files: list[DailyFile]) -> list[DailyFile]:
     ]
 
 
-def test_worse_candidate_is_held(deployed: Platform, demo_files: list[DailyFile]) -> None:
+def test_worse_candidate_is_held(deployed: Platform, demo_files: list[DailyTable]) -> None:
     """Labels are shuffled: the checks on evaluation are red, the run is green, and the old model keeps serving."""
     before = deployed.registry.aliases(MODEL)
     deployed.land(shuffled_labels(demo_files))
@@ -361,7 +361,7 @@ def test_deployment_alone_verifies_the_verdict_again(deployed: Platform) -> None
 
 
 def test_content_that_comes_back_is_trained_again_and_an_absent_server_changes_no_alias(
-    deployed: Platform, demo_files: list[DailyFile], monkeypatch: pytest.MonkeyPatch
+    deployed: Platform, demo_files: list[DailyTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The good labels are back and the candidate with them, but nothing listens where the server should be."""
     before = answering(deployed)

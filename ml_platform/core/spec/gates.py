@@ -9,8 +9,6 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from ml_platform.core.spec.base import IMPORT_PATH, ImportPath, Name, Spec
 from ml_platform.core.tasks import SHARES, Metric
 
-CardPrecision = Literal["card_precision"]
-CARD_PRECISION: CardPrecision = "card_precision"
 Proof = Literal["invariant_to_row_order", "invariant_to_batch_size", "survives_save_and_load", "input_schema_matches"]
 BuiltInCheck = Literal["no_null_predictions", "prediction_latency_p99_ms", "min_class_ratio", Proof]
 PROOFS: dict[str, str] = {
@@ -26,10 +24,13 @@ Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 class GateSpec(Spec):
     """One condition that a candidate meets before it is registered: on a metric, or a built-in check."""
 
-    metric: Metric | CardPrecision | ImportPath | None = Field(
+    metric: Metric | ImportPath | None = Field(
         default=None,
-        description="a metric of the task, card_precision, or your own function by import path: "
+        description="a metric of the task, or your own function by import path: "
         "(labels, scores) or (labels, scores, rows) -> float, more is better",
+    )
+    params: dict[str, str | int | float | bool] = Field(
+        default={}, description="for your own function: arguments by name, after labels, scores and rows"
     )
     check: BuiltInCheck | None = None
     min: FiniteFloat | None = None
@@ -45,19 +46,19 @@ class GateSpec(Spec):
     at_recall: float | None = Field(
         default=None, gt=0, le=1, description="for precision: the best at a threshold with at least this recall"
     )
-    per: Name | None = Field(
+    per: Name | None = Field(default=None, description="a column of entity_rows: every segment meets the limit")
+    resample_by: Name | None = Field(
         default=None,
-        description="a column of entity_rows: every segment meets the limit; for card_precision: the card's column",
+        description="a column of entity_rows: the bootstrap draws its values, each with all its rows, since these hang together",
     )
     min_rows: int | None = Field(
         default=None, ge=1, description="segments with fewer rows are named and skipped; default: 200"
     )
-    k: int | None = Field(default=None, ge=1, description="for card_precision: cards looked at a day; default: 100")
 
     @field_validator("metric", mode="before")
     @classmethod
     def _known(cls, metric: Any) -> Any:
-        known = [*get_args(Metric), CARD_PRECISION]
+        known = get_args(Metric)
         if metric is None or metric in known or re.fullmatch(IMPORT_PATH, str(metric)):
             return metric
         close = get_close_matches(str(metric), known, n=1, cutoff=0.5)
@@ -74,8 +75,8 @@ class GateSpec(Spec):
             allowed = [LIMIT_OF_CHECK[self.check]] if self.check in LIMIT_OF_CHECK else []
             if limits != allowed:
                 raise ValueError(f"check {self.check} takes {' and '.join(allowed) or 'no limit'}")
-            qualifiers = ("at_confidence", "at_recall", "per", "min_rows", "k")
-            if given := [name for name in qualifiers if getattr(self, name) is not None]:
+            qualifiers = ("at_confidence", "at_recall", "per", "resample_by", "min_rows", "params")
+            if given := [name for name in qualifiers if getattr(self, name) not in (None, {})]:
                 raise ValueError(f"{given[0]} is for metrics, not for check {self.check}")
         elif len(limits) != 1:
             raise ValueError("a metric gate has exactly one of min, max, better_than_champion_by")
@@ -83,22 +84,21 @@ class GateSpec(Spec):
 
     @model_validator(mode="after")
     def _qualifiers_fit(self) -> "GateSpec":
-        cards = self.metric == CARD_PRECISION
         if self.at_recall is not None and self.metric != "precision":
             raise ValueError("at_recall is for metric precision")
-        if cards and self.per is None:
-            raise ValueError("card_precision needs per: the column that says which card")
-        if self.k is not None and not cards:
-            raise ValueError("k is for metric card_precision")
-        if self.min_rows is not None and not self.per_segment:
+        if self.params and not self.is_own_metric:
+            raise ValueError("params are for a function of your own")
+        if self.min_rows is not None and self.per is None:
             raise ValueError("min_rows is for gates per segment")
-        if self.per_segment and (self.at_confidence is not None or self.better_than_champion_by is not None):
+        if self.resample_by is not None and self.per is not None:
+            raise ValueError("a gate has either per or resample_by")
+        if self.per is not None and (self.at_confidence is not None or self.better_than_champion_by is not None):
             raise ValueError("a gate per segment has min or max, and no at_confidence")
         return self
 
     @model_validator(mode="after")
     def _limit_can_be_met(self) -> "GateSpec":
-        share = self.metric in SHARES or self.metric == CARD_PRECISION or self.check == "min_class_ratio"
+        share = self.metric in SHARES or self.check == "min_class_ratio"
         if share and ((self.min or 0) > 1 or (self.max or 0) < 0):
             raise ValueError(f"{self.metric or self.check} lies between 0 and 1")
         if share and (self.better_than_champion_by or 0) >= 1:
@@ -111,16 +111,12 @@ class GateSpec(Spec):
         return "." in (self.metric or "")
 
     @property
-    def per_segment(self) -> bool:
-        return self.per is not None and self.metric != CARD_PRECISION
-
-    @property
     def figure(self) -> str:
         """What is measured, without the limit: in words, and the figure's name in the report."""
-        if self.metric == CARD_PRECISION:
-            return f"card_precision at {self.k or 100} of {self.per}"
         recall = f" at recall {self.at_recall:g}" if self.at_recall is not None else ""
-        return f"{self.metric}{recall}{f' per {self.per}' if self.per else ''}"
+        params = f" ({', '.join(f'{name}: {value}' for name, value in self.params.items())})" if self.params else ""
+        drawn = f" drawn by {self.resample_by}" if self.resample_by else ""
+        return f"{self.metric}{params}{recall}{f' per {self.per}' if self.per else ''}{drawn}"
 
     @property
     def name(self) -> str:
@@ -133,14 +129,12 @@ class GateSpec(Spec):
             return self.check
         assert self.metric is not None, "validated"
         metric = self.metric.rsplit(".", 1)[-1]
-        if self.metric == CARD_PRECISION:
-            metric = f"{metric}_at_{self.k or 100}"
         if self.at_recall is not None:
             metric = f"{metric}_at_recall_{self.at_recall:g}".replace(".", "_")
         if self.better_than_champion_by is not None:
             return f"{'beats' if self.better_than_champion_by >= 0 else 'keeps_up_with'}_champion_on_{metric}"
         limit = "above_minimum" if self.min is not None else "below_maximum"
-        return f"{metric}_is_{limit}{f'_in_every_{self.per}' if self.per_segment else ''}"
+        return f"{metric}_is_{limit}{f'_in_every_{self.per}' if self.per else ''}"
 
     @property
     def sentence(self) -> str:

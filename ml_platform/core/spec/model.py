@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from ml_platform.core.spec.base import Described, Name
-from ml_platform.core.spec.gates import CARD_PRECISION, GateSpec
+from ml_platform.core.spec.gates import GateSpec
 from ml_platform.core.spec.predictions import PredictionsSpec
 from ml_platform.core.spec.resources import PodSpec, ResourcesSpec
 from ml_platform.core.spec.rollout import ROW_METRICS, RolloutSpec
@@ -41,11 +41,10 @@ class ModelSpec(Described):
     @model_validator(mode="after")
     def _metrics_are_of_the_task(self) -> "ModelSpec":
         named = {"training.select_by": self.training.select_by}
-        binary = self.task == "binary_classification"
         named |= {
             f"gates.{position}.metric": gate.metric
             for position, gate in enumerate(self.gates)
-            if not gate.is_own_metric and not (binary and gate.metric == CARD_PRECISION)
+            if not gate.is_own_metric
         }
         for field, metric in named.items():
             if metric is not None and metric not in METRICS[self.task]:

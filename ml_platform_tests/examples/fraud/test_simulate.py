@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_platform.data.simulate import CARD_FRAUD_FACTOR, Population, daily_files, simulate
+from ml_platform.examples.fraud.simulate import CARD_FRAUD_FACTOR, Population, daily_files, simulate
 
 FIRST = date(2018, 4, 1)
 

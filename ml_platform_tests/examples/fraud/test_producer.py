@@ -9,7 +9,8 @@ import pytest
 
 from ml_platform.core.errors import LandingError
 from ml_platform.core.settings import Settings
-from ml_platform.local.producer import from_folder, land, simulated
+from ml_platform.examples.fraud.producer import from_folder, simulated
+from ml_platform.local.producer import land
 from ml_platform.resources.object_store import ObjectStore
 
 WEEK = timedelta(days=7)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_platform.evaluation.card_precision import card_precision
+from ml_platform.examples.fraud.metrics import card_precision
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.booleans()), min_size=1
@@ -16,7 +16,7 @@ ROWS = st.lists(
 
 def of(rows: list[tuple], k: int) -> float:
     day, card, score, label = (np.array(column) for column in zip(*rows, strict=True))
-    return card_precision(day, card, score, label.astype(np.int8), k)
+    return card_precision(label.astype(np.int8), score, {"at": day, "card": card}, "at", "card", k)
 
 
 @given(ROWS, st.integers(1, 4))
@@ -48,11 +48,12 @@ def test_a_caught_card_does_not_count_again_and_one_that_was_missed_does() -> No
     assert of(caught, k=1) == 0.5
 
 
-def test_days_and_cards_may_be_of_any_type_with_an_order() -> None:
+def test_cards_may_be_of_any_type_with_an_order() -> None:
     days = np.array(["2018-08-08", "2018-08-09"], dtype="datetime64[D]")
-    assert card_precision(days, np.array(["a", "b"]), np.array([0.5, 0.5]), np.array([1, 1]), k=2) == 0.5
+    rows = {"at": days, "card": np.array(["a", "b"])}
+    assert card_precision(np.array([1, 1]), np.array([0.5, 0.5]), rows, "at", "card", k=2) == 0.5
 
 
 def test_it_has_no_value_without_rows() -> None:
     nothing = np.zeros(0)
-    assert math.isnan(card_precision(nothing, nothing, nothing, nothing))
+    assert math.isnan(card_precision(nothing, nothing, {"at": nothing, "card": nothing}, "at", "card"))

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.imports import load_object
-from ml_platform.data.simulate import Population, daily_files, simulate
+from ml_platform.core.project import EXAMPLE, find_project
+from ml_platform.examples.fraud.handbook import WINDOWS
+from ml_platform.examples.fraud.simulate import Population, daily_files, simulate
 from ml_platform.features.engine import Embedded, read
-from ml_platform.features.handbook import WINDOWS
 from ml_platform.features.views import input_days, view_input
 from ml_platform_tests.conftest import FIRST_DAY
-from ml_platform_tests.features import book
+from ml_platform_tests.examples.fraud import book
 from ml_platform_tests.features.computing import Days, by_day, day_of
 from ml_platform_tests.selection import examples
 
@@ -100,7 +101,7 @@ EVENTS = st.lists(
     min_size=1,
     max_size=12,
 )
-BUILT_IN = load_catalog()
+BUILT_IN = load_catalog(find_project(EXAMPLE).defs)
 Event = tuple[int, int, int, float, bool]
 
 
