@@ -203,7 +203,7 @@ def test_size_differs_only_in_what_it_says() -> None:
         ({"retries": {"delay": "soon"}}, "is no duration, such as 30s"),
         ({"timeout": "4 hours"}, "is no duration, such as 30s"),
         ({"memory": "8 GB"}, "is no quantity, such as 500m"),
-        ({"cpu": "four"}, "is no quantity, such as 500m"),
+        ({"cpu": "four"}, "is no number of processors, such as 4"),
         ({"gpus": 1}, "Extra inputs"),
     ],
 )

@@ -4,9 +4,10 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+_CPU = re.compile(r"[0-9]+(\.[0-9]+)?m?")
 _DURATION = re.compile(r"[1-9][0-9]*[smhd]")
 # As Dagster takes them: a mistake is to be said with file and line.
 _OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
@@ -21,8 +22,18 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _quantity(pattern: re.Pattern[str], what: str) -> tuple[object, ...]:
+    """`cpu: 4` is a number to YAML, and to editors, which go by the JSON schema."""
+    return (
+        _matching(pattern, what),
+        BeforeValidator(lambda given: str(given) if type(given) in (int, float) else given),
+        WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{pattern.pattern}$"}, {"type": "number"}]}),
+    )
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
-Quantity = Annotated[str, _matching(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
+Quantity = Annotated[str, *_quantity(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
+Cpu = Annotated[str, *_quantity(_CPU, "number of processors, such as 4, 0.5 or 500m")]
 Duration = Annotated[str, _matching(_DURATION, "duration, such as 30s, 10m, 4h or 7d")]
 Owner = Annotated[str, _matching(_OWNER, "owner, such as ann@example.com or team:fraud")]
 IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
