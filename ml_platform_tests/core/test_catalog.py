@@ -247,9 +247,13 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "lines", "problem"),
     [
-        ("regression", "gates: [{metric: roc_auc, min: 0.5}]", "gates.0.metric: roc_auc is no metric of regression"),
+        ("regression", "gates: [{metric: roc_auc, min: 0.5}]", "`gates.0.metric`: roc_auc is no metric of regression"),
         ("regression", "gates: [{check: min_class_ratio, min: 0.1}]", "min_class_ratio is for classes"),
-        ("multiclass_classification", "training: {select_by: rmse}", "training.select_by: rmse is no metric of multi"),
+        (
+            "multiclass_classification",
+            "training: {select_by: rmse}",
+            "`training.select_by`: rmse is no metric of multi",
+        ),
         ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
         ("regression", "gates: [{metric: card_precision, per: user_id, min: 0.5}]", "is no metric of regression"),
     ],
@@ -257,6 +261,54 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
 def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:
     write(tmp_path, MODEL + f"  task: {task}\n  {lines}\n")
     assert problem in mistake(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "at", "problem"),
+    [
+        (
+            "regression",
+            "  gates:\n    - {metric: mae, max: 3}\n    - metric: macro_f1\n      min: 0.5\n",
+            11,
+            "`gates.1.metric`: macro_f1 is no metric of regression; rmse, mae, mape, r2 are",
+        ),
+        (
+            "multiclass_classification",
+            "  gates:\n    - {metric: accuracy, min: 0.5}\n    - {metric: f1, min: 0.5}\n",
+            11,
+            "`gates.1.metric`: f1 is no metric of multiclass_classification; accuracy, log_loss, macro_f1 are",
+        ),
+        (
+            "regression",
+            "  gates:\n    - {metric: mae, max: 3}\n    - {check: min_class_ratio, min: 0.1}\n",
+            11,
+            "`gates.1.check`: min_class_ratio is for classes, and regression has none",
+        ),
+        (
+            "binary_classification",
+            "  gates:\n    - {metric: f1, min: 0.5}\n    - {metric: f1, min: 0.6}\n",
+            11,
+            "`gates.1`: two gates say the same: f1_is_above_minimum",
+        ),
+        (
+            "binary_classification",
+            "  training:\n    select_by: rmse\n",
+            10,
+            "`training.select_by`: rmse is no metric of",
+        ),
+        (
+            "regression",
+            "  rollout:\n    strategy: canary\n    abort_if:\n      metric: {name: accuracy}\n",
+            12,
+            "`rollout.abort_if.metric`: accuracy is not among",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_task_is_said_with_its_own_line(
+    tmp_path: Path, task: str, lines: str, at: int, problem: str
+) -> None:
+    path = write(tmp_path, MODEL + f"  task: {task}\n{lines}")
+    assert mistake(tmp_path).startswith(f"{path}:{at}: {problem}")
 
 
 def with_candidate(folder: Path, candidate: str) -> Path:
