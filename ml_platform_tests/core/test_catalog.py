@@ -239,6 +239,22 @@ def test_gate_per_column_that_the_rows_lack_is_refused(tmp_path: Path, metric: s
     assert load_catalog(tmp_path).models["fraud_copy"].gates[0].per == "user_id"
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "problem"),
+    [
+        ("request", "features: {f: {expression: user_id}}", "a request view has no is_known"),
+        ("rolling", "rows: clicks, features: {f: {}}", "a rolling view has no is_known"),
+        ("snapshot", "entity: user_id, features: {v_is_known: {default: 2}}", "v_is_known is there twice"),
+    ],
+)
+def test_view_that_cannot_say_is_known_is_refused(tmp_path: Path, kind: str, more: str, problem: str) -> None:
+    write(tmp_path, SOURCE)
+    given = "" if kind == "request" else "function: a.b, inputs: {clicks: {window_days: 1}}, "
+    attributes = f"{{name: v, kind: {kind}, is_known: true, {given}{more}}}"
+    write(tmp_path, f"type: ml_platform.components.FeatureView\nattributes: {attributes}\n", "two")
+    assert problem in mistake(tmp_path)
+
+
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
     write(tmp_path, MODEL + "  resources: {gpu_type: [a100]}\n")
     assert "gpu_type is given but gpu is 0" in mistake(tmp_path)
