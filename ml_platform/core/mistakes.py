@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 Location = tuple[int | str, ...]
 
@@ -21,11 +22,16 @@ class Mistake:
         return ".".join(map(str, self.location))
 
 
+def misplaced(location: Location, problem: str) -> PydanticCustomError:
+    """The error for a validator of a whole to raise about one of its parts, so that the part's line is named."""
+    return PydanticCustomError("misplaced", "{problem}", {"problem": problem, "location": location})
+
+
 def first_mistake(model: type[BaseModel], error: ValidationError, within: Location = ()) -> Mistake:
     """The mistake to mend first, of those in an object that lies at `within` and should be a `model`."""
     # A misspelt key often shows as a missing one too; the misspelling is what to mend.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    local = tuple(first["loc"])
+    local = (*first["loc"], *(first.get("ctx", {})["location"] if first["type"] == "misplaced" else ()))
     location = (*within, *local)
     field = ".".join(map(str, location)) or "attributes"
     if first["type"] == "extra_forbidden":

@@ -254,6 +254,8 @@ def _computed(view: FeatureViewSpec, day: date, inputs: Mapping[str, ViewInput],
     """What the view's function returns, with at least these columns and the declared features."""
     function: Callable[..., ir.Table] = load_object(view.function or "", "function")
     expression = function(**inputs)
+    if view.known_feature:
+        expression = expression.mutate(**{view.known_feature: 1.0})  # of who has no row the default says 0
     if missing := [name for name in (*identity, *view.features) if name not in expression.columns]:
         raise FeatureError(
             keys.partition(keys.feature_view(view.name), day),

@@ -211,7 +211,7 @@ def test_every_trial_is_an_mlflow_run_nested_in_that_of_the_training(world: Worl
 
 
 def test_window_too_short_for_trials_is_refused_with_the_field() -> None:
-    with pytest.raises(ValueError, match=r"training.window_days \(8\) leaves no day to fit trials on"):
+    with pytest.raises(ValueError, match=r"8 days \(window_days\) leave none to fit trials on"):
         model(linear(50), training={"validation_days": 8})
 
 

@@ -240,6 +240,22 @@ def test_gate_on_a_column_that_the_rows_lack_is_refused(tmp_path: Path, field: s
     assert getattr(load_catalog(tmp_path).models["fraud_copy"].gates[0], field) == "user_id"
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "problem"),
+    [
+        ("request", "features: {f: {expression: user_id}}", "a request view has no is_known"),
+        ("rolling", "rows: clicks, features: {f: {}}", "a rolling view has no is_known"),
+        ("snapshot", "entity: user_id, features: {v_is_known: {default: 2}}", "v_is_known is there twice"),
+    ],
+)
+def test_view_that_cannot_say_is_known_is_refused(tmp_path: Path, kind: str, more: str, problem: str) -> None:
+    write(tmp_path, SOURCE)
+    given = "" if kind == "request" else "function: a.b, inputs: {clicks: {window_days: 1}}, "
+    attributes = f"{{name: v, kind: {kind}, is_known: true, {given}{more}}}"
+    write(tmp_path, f"type: ml_platform.components.FeatureView\nattributes: {attributes}\n", "two")
+    assert problem in mistake(tmp_path)
+
+
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
     write(tmp_path, MODEL + "  resources: {gpu_type: [a100]}\n")
     assert "gpu_type is given but gpu is 0" in mistake(tmp_path)
@@ -248,15 +264,67 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "lines", "problem"),
     [
-        ("regression", "gates: [{metric: roc_auc, min: 0.5}]", "gates.0.metric: roc_auc is no metric of regression"),
+        ("regression", "gates: [{metric: roc_auc, min: 0.5}]", "`gates.0.metric`: roc_auc is no metric of regression"),
         ("regression", "gates: [{check: min_class_ratio, min: 0.1}]", "min_class_ratio is for classes"),
-        ("multiclass_classification", "training: {select_by: rmse}", "training.select_by: rmse is no metric of multi"),
+        (
+            "multiclass_classification",
+            "training: {select_by: rmse}",
+            "`training.select_by`: rmse is no metric of multi",
+        ),
         ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
     ],
 )
 def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:
     write(tmp_path, MODEL + f"  task: {task}\n  {lines}\n")
     assert problem in mistake(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "at", "problem"),
+    [
+        (
+            "regression",
+            "  gates:\n    - {metric: mae, max: 3}\n    - metric: macro_f1\n      min: 0.5\n",
+            11,
+            "`gates.1.metric`: macro_f1 is no metric of regression; rmse, mae, mape, r2 are",
+        ),
+        (
+            "multiclass_classification",
+            "  gates:\n    - {metric: accuracy, min: 0.5}\n    - {metric: f1, min: 0.5}\n",
+            11,
+            "`gates.1.metric`: f1 is no metric of multiclass_classification; accuracy, log_loss, macro_f1 are",
+        ),
+        (
+            "regression",
+            "  gates:\n    - {metric: mae, max: 3}\n    - {check: min_class_ratio, min: 0.1}\n",
+            11,
+            "`gates.1.check`: min_class_ratio is for classes, and regression has none",
+        ),
+        (
+            "binary_classification",
+            "  gates:\n    - {metric: f1, min: 0.5}\n    - {metric: f1, min: 0.6}\n",
+            11,
+            "`gates.1`: two gates say the same: f1_is_above_minimum",
+        ),
+        (
+            "binary_classification",
+            "  training:\n    select_by: rmse\n",
+            10,
+            "`training.select_by`: rmse is no metric of",
+        ),
+        (
+            "regression",
+            "  rollout:\n    strategy: canary\n    abort_if:\n      metric: {name: accuracy}\n",
+            12,
+            "`rollout.abort_if.metric`: accuracy is not among",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_task_is_said_with_its_own_line(
+    tmp_path: Path, task: str, lines: str, at: int, problem: str
+) -> None:
+    path = write(tmp_path, MODEL + f"  task: {task}\n{lines}")
+    assert mistake(tmp_path).startswith(f"{path}:{at}: {problem}")
 
 
 def with_candidate(folder: Path, candidate: str) -> Path:

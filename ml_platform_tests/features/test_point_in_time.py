@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,24 @@ def test_entity_without_snapshot_that_day_gets_the_default_like_online() -> None
     rows = joined([(2, 5.0), (1, 29.0)], [(1, 0, 10.0)])
     assert [row["clicks"] for row in rows] == [-1.0, -1.0]
     assert rows[1][as_of_column("activity")] is None
+
+
+@pytest.mark.parametrize("joins_as_of", [True, False])
+def test_is_known_is_1_where_a_snapshot_row_is_joined_and_0_where_defaults_stand_in(joins_as_of: bool) -> None:
+    view = FeatureViewSpec.model_validate({**VIEW.model_dump(), "is_known": True})
+    engine = Embedded() if joins_as_of else WithoutAsOfJoin()
+    events = pa.table(
+        {
+            "row": [0, 1, 2, 3],
+            "user": pa.array([1, 1, 2, None], pa.int64()),
+            "at": pa.array([START + timedelta(hours=hours) for hours in (5, 29, 5, 5)], STAMP),
+        }
+    )
+    snapshot = pa.table(
+        {"user": [1], "as_of": pa.array([START], STAMP), "clicks": [10.0], "activity_is_known": [1.0]},
+    )
+    result = join_snapshots(engine.table(events), "at", [view], {"activity": engine.table(snapshot)}, engine)
+    assert read(engine, result.order_by("row"))["activity_is_known"].to_pylist() == [1.0, 0.0, 0.0, 0.0]
 
 
 EVENTS = st.lists(st.tuples(st.integers(1, 3), st.floats(0, 96)), min_size=1, max_size=8)

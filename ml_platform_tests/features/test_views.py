@@ -10,7 +10,7 @@ import pytest
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.errors import FeatureError, SpecError
 from ml_platform.core.spec import ColumnSpec, FeatureSpec, FeatureViewSpec, SourceSpec, ViewInputSpec
-from ml_platform.features.views import ViewInput, input_days
+from ml_platform.features.views import ViewInput, definition, input_days
 from ml_platform_tests.features.computing import from_tables
 
 SOURCE = SourceSpec(
@@ -54,6 +54,15 @@ def test_input_days_end_where_the_delay_begins_and_start_with_the_source() -> No
 
 def test_users_own_view_by_import_path() -> None:
     assert compute(view("per_user")).drop_columns(["as_of"]).to_pylist() == [{"user": 7, "n": 2}]
+
+
+def test_view_that_says_is_known_has_it_for_every_entity_that_it_knows() -> None:
+    spec = FeatureViewSpec.model_validate({**view("per_user").model_dump(), "is_known": True})
+    assert (spec.features["activity_is_known"].type, spec.features["activity_is_known"].default) == ("float64", 0.0)
+    made = compute(spec)
+    assert made.schema.field("activity_is_known").type == pa.float64()
+    assert made.drop_columns(["as_of"]).to_pylist() == [{"user": 7, "n": 2, "activity_is_known": 1.0}]
+    assert definition(spec) != definition(view("per_user"))  # days without it are to be computed again
 
 
 def test_view_that_does_not_return_what_it_declares_is_refused() -> None:

@@ -65,6 +65,18 @@ def test_features_are_looked_up_and_unknown_or_null_ones_get_their_defaults(stor
     assert as_of == {"activity": APRIL}
 
 
+def test_is_known_is_looked_up_like_any_feature_and_a_stranger_has_0(at_store: Settings) -> None:  # noqa: F811
+    view = FeatureViewSpec.model_validate({**VIEW.model_dump(), "is_known": True})
+    store = online_store_at(at_store)
+    rows = pa.table({"user": [7], "clicks": [3.0], "age": [1.0], "activity_is_known": [1.0]})
+    store.write(view, rows, APRIL)
+    defaults = {name: feature.default for name, feature in view.features.items()}
+    schema = InputSchema(SCHEMA.request, (ViewSchema("activity", "user", "int64", defaults),))
+    columns, _ = from_entities(schema, [{**ENTITY, "user": user} for user in (7, 99, None)], store)
+    assert columns["activity_is_known"].tolist() == [1.0, 0.0, 0.0]
+    assert from_rows(schema, [{**ROW, "activity_is_known": None}])["activity_is_known"].tolist() == [0.0]
+
+
 def test_model_with_rolling_features_answers_full_rows_and_says_so_to_ids(store: OnlineStore) -> None:
     schema = InputSchema(SCHEMA.request, SCHEMA.views, {"click_windows": {"clicks_1d": -2.0}})
     assert InputSchema.from_json(schema.to_json()) == schema

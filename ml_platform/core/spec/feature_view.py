@@ -71,6 +71,9 @@ class FeatureSpec(Spec):
         return self
 
 
+IS_KNOWN = FeatureSpec(description="1 where a snapshot has the entity, 0 where defaults stand in")
+
+
 class FeatureViewSpec(Described):
     """Features of one kind.
 
@@ -88,6 +91,10 @@ class FeatureViewSpec(Described):
     rows: Name | None = Field(default=None, description="rolling views: the source whose events get features")
     function: ImportPath | None = Field(default=None, description="module.function: (**view inputs) -> ibis table")
     inputs: dict[Name, ViewInputSpec] = Field(default_factory=dict, description="source name -> how far back")
+    is_known: bool = Field(
+        default=False,
+        description="snapshot views: one feature more, <name>_is_known: 1 for entities with a row, 0 for others",
+    )
     features: dict[Name, FeatureSpec] = Field(min_length=1)
     max_psi: float = Field(
         default=0.25, gt=0, description="how far a day's distribution may lie from that of the week before, by PSI"
@@ -97,7 +104,7 @@ class FeatureViewSpec(Described):
     @field_validator("features")
     @classmethod
     def _one_by_one(cls, declared: dict[str, FeatureSpec], info: ValidationInfo) -> dict[str, FeatureSpec]:
-        """Vectors as their columns, which then are features in the lake, in training sets and online stores alike."""
+        """Vectors as their columns, and `is_known`: features in the lake, in training sets and online stores alike."""
         features: dict[str, FeatureSpec] = {}
         for name, feature in declared.items():
             if feature.length and info.data.get("kind") == "request":
@@ -108,14 +115,17 @@ class FeatureViewSpec(Described):
             for column in columns:
                 features[column] = feature.model_copy(update={"length": None})
                 features[column]._vector = name if feature.length else ""
+        known = f"{info.data.get('name')}_is_known"
+        if info.data.get("is_known") and features.setdefault(known, IS_KNOWN) != IS_KNOWN:
+            raise ValueError(f"{known} is there twice: as what is_known adds too")
         return features
 
     @model_validator(mode="after")
     def _complete(self) -> "FeatureViewSpec":
         needed, unwanted = {
             "snapshot": (("entity", "function", "inputs"), ("rows",)),
-            "rolling": (("rows", "function", "inputs"), ()),
-            "request": ((), ("entity", "rows", "function", "inputs", "keep_days", "resources")),
+            "rolling": (("rows", "function", "inputs"), ("is_known",)),
+            "request": ((), ("entity", "rows", "function", "inputs", "is_known", "keep_days", "resources")),
         }[self.kind]
         if missing := [field for field in needed if not getattr(self, field)]:
             raise ValueError(f"a {self.kind} view needs {', '.join(missing)}")
@@ -134,6 +144,11 @@ class FeatureViewSpec(Described):
         if self.rows and self.rows not in self.inputs:
             raise ValueError(f"inputs has no {self.rows}, whose events get features")
         return self
+
+    @property
+    def known_feature(self) -> str | None:
+        """The feature that `is_known` adds."""
+        return f"{self.name}_is_known" if self.is_known else None
 
 
 class OnlineStoreSpec(Spec):

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from ml_platform.core.mistakes import Location, misplaced
 from ml_platform.core.spec.base import Described, Name
 from ml_platform.core.spec.gates import GateSpec
 from ml_platform.core.spec.predictions import PredictionsSpec
@@ -34,38 +35,38 @@ class ModelSpec(Described):
     @model_validator(mode="after")
     def _gates_differ(self) -> "ModelSpec":
         names = [gate.name for gate in self.gates]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two gates say the same: {', '.join(sorted(twice))}")
+        for position, name in enumerate(names):
+            if name in names[:position]:
+                raise misplaced(("gates", position), f"two gates say the same: {name}")
         return self
 
     @model_validator(mode="after")
     def _metrics_are_of_the_task(self) -> "ModelSpec":
-        named = {"training.select_by": self.training.select_by}
-        named |= {
-            f"gates.{position}.metric": gate.metric
-            for position, gate in enumerate(self.gates)
-            if not gate.is_own_metric
-        }
-        for field, metric in named.items():
-            if metric is not None and metric not in METRICS[self.task]:
-                raise ValueError(f"{field}: {metric} is no metric of {self.task}; {', '.join(METRICS[self.task])} are")
-        if self.task == "regression" and any(gate.check == "min_class_ratio" for gate in self.gates):
-            raise ValueError("gates: min_class_ratio is for classes, and regression has none")
+        self._is_of_the_task(("training", "select_by"), self.training.select_by)
+        for position, gate in enumerate(self.gates):
+            at = ("gates", position)
+            if not gate.is_own_metric:
+                self._is_of_the_task((*at, "metric"), gate.metric)
+            if gate.check == "min_class_ratio" and self.task == "regression":
+                raise misplaced((*at, "check"), "min_class_ratio is for classes, and regression has none")
         limit, comparable = self.rollout.abort_if.metric, ROW_METRICS[self.task]
         if limit and limit.name not in comparable:
-            raise ValueError(
-                f"rollout.abort_if.metric: {limit.name} is not among {', '.join(comparable)}, which are means over rows of {self.task}"
-            )
+            problem = f"{limit.name} is not among {', '.join(comparable)}, which are means over rows of {self.task}"
+            raise misplaced(("rollout", "abort_if", "metric"), problem)
         return self
+
+    def _is_of_the_task(self, location: Location, metric: str | None) -> None:
+        known = METRICS[self.task]
+        if metric is not None and metric not in known:
+            raise misplaced(location, f"{metric} is no metric of {self.task}; {', '.join(known)} are")
 
     @model_validator(mode="after")
     def _trials_have_days(self) -> "ModelSpec":
         training = self.training
         if self.searched and training.window_days <= training.validation_days:
-            raise ValueError(
-                f"training.window_days ({training.window_days}) leaves no day to fit trials on before the "
-                f"{training.validation_days} (training.validation_days) that they are scored on: widen it"
-            )
+            problem = f"{training.window_days} days (window_days) leave none to fit trials on before the "
+            problem += f"{training.validation_days} (validation_days) that they are scored on: widen it"
+            raise misplaced(("training", "window_days"), problem)
         return self
 
     @property
