@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from ml_platform.core.catalog import SPEC_OF_COMPONENT, Catalog, load_catalog
+from ml_platform.core.catalog import Catalog, load_catalog
+from ml_platform.core.catalog.reading import SPEC_OF_COMPONENT
 from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import FeatureViewSpec

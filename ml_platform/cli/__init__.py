@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from ml_platform.cli import backfill, feast, init, migrate, models, quarantine, reproduce, retention, status
+from ml_platform.cli import backfill, check, feast, init, migrate, models, quarantine, reproduce, retention, status
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.project import find_project
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command()(backfill.backfill)
 app.command()(feast.feast)
 app.command()(init.init)
+app.command()(check.check)
 app.command()(migrate.migrate)
 app.command()(status.status)
 app.command("reproduce")(reproduce.reproduce_version)

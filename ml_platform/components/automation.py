@@ -34,7 +34,7 @@ class Automation(SpecComponent):
 
     spec_class = AutomationSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         catalog, pace = read_catalog(), self.spec
         freshness = dg.AutomationConditionSensorDefinition(
             "freshness_sensor",

@@ -11,5 +11,5 @@ class Cluster(SpecComponent):
 
     spec_class = ClusterSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         return dg.Definitions()

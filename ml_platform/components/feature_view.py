@@ -61,7 +61,7 @@ class FeatureView(SpecComponent):
 
     spec_class = FeatureViewSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         catalog = read_catalog()
         view = catalog.views[self.spec.name]
         return dg.Definitions(assets=[] if view.kind == "request" else [view_asset(view, catalog)])

@@ -58,6 +58,13 @@ class SpecComponent(dg.Component):
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
         return cls(attributes if attributes is not None else cls.spec_class())
 
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return self.definitions()
+
+    def definitions(self) -> dg.Definitions:
+        """What the spec makes, beside the rest of the catalog."""
+        raise NotImplementedError
+
 
 def read_catalog() -> Catalog:
     """All specs of the code location, read once."""

@@ -16,7 +16,7 @@ class Model(SpecComponent):
 
     spec_class = ModelSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         catalog = read_catalog()
         spec = catalog.models[self.spec.name]
         return dg.Definitions(

@@ -40,7 +40,7 @@ class OnlineStore(SpecComponent):
 
     spec_class = OnlineStoreSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         return dg.Definitions(assets=[online_store_asset(read_catalog().snapshot_views())])
 
 

@@ -49,7 +49,7 @@ class Source(SpecComponent):
 
     spec_class = SourceSpec
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def definitions(self) -> dg.Definitions:
         catalog = read_catalog()
         source = catalog.sources[self.spec.name]
         assets = [make for feed in catalog.feeds_of(source) for make in (landed_asset(feed), raw_asset(feed, catalog))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 Location = tuple[int | str, ...]
 
@@ -29,21 +29,42 @@ def misplaced(location: Location, problem: str) -> PydanticCustomError:
 
 def first_mistake(model: type[BaseModel], error: ValidationError, within: Location = ()) -> Mistake:
     """The mistake to mend first, of those in an object that lies at `within` and should be a `model`."""
-    # A misspelt key often shows as a missing one too; the misspelling is what to mend.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    local = (*first["loc"], *(first.get("ctx", {})["location"] if first["type"] == "misplaced" else ()))
+    return mistakes(model, error, within)[0]
+
+
+def mistakes(model: type[BaseModel], error: ValidationError, within: Location = ()) -> list[Mistake]:
+    """All mistakes in an object that lies at `within` and should be a `model`, misspelt keys first.
+
+    A misspelt key often shows as a missing one too; the misspelling is what to mend.
+    """
+    found = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    misspelt = {
+        (*one["loc"][:-1], close[0])
+        for one in found
+        if one["type"] == "extra_forbidden"
+        and (close := get_close_matches(str(one["loc"][-1]), _fields_at(model, one["loc"][:-1]), n=1, cutoff=0.5))
+    }
+    return [
+        _mistake(model, one, within)
+        for one in found
+        if not (one["type"] == "missing" and tuple(one["loc"]) in misspelt)
+    ]
+
+
+def _mistake(model: type[BaseModel], found: ErrorDetails, within: Location) -> Mistake:
+    local = (*found["loc"], *(found.get("ctx", {})["location"] if found["type"] == "misplaced" else ()))
     location = (*within, *local)
     field = ".".join(map(str, location)) or "attributes"
-    if first["type"] == "extra_forbidden":
+    if found["type"] == "extra_forbidden":
         valid = _fields_at(model, local[:-1])
         problem = f"unknown key `{field}`{nearest(str(local[-1]), valid)}"
         return Mistake(location, problem, f"one of {', '.join(valid)}")
-    if first["type"] == "missing":
+    if found["type"] == "missing":
         return Mistake(location, f"`{field}` is required", f"add `{location[-1]}:`")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "literal_error" and isinstance(first["input"], str):
-        message += nearest(first["input"], re.findall(r"'([^']*)'", first.get("ctx", {}).get("expected", "")))
-    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+    message = found["msg"].removeprefix("Value error, ")
+    if found["type"] == "literal_error" and isinstance(found["input"], str):
+        message += nearest(found["input"], re.findall(r"'([^']*)'", found.get("ctx", {}).get("expected", "")))
+    shown = "" if isinstance(found["input"], dict) else f" (it is {found['input']!r})"
     return Mistake(location, f"`{field}`: {message}{shown}", "mend the value")
 
 

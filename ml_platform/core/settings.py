@@ -25,6 +25,11 @@ class Settings(BaseSettings):
         description="the project, as an importable package or a folder with its pyproject.toml; default: the one that the "
         "present folder lies in, or the example that comes with the platform",
     )
+    strict: bool = Field(
+        default=True,
+        description="whether one file with a mistake stops everything; else it stands as it last was without one, or is left "
+        "out, and the rest goes on (so in `make dev`)",
+    )
     home: Path = Field(
         default_factory=lambda: (root_of(Path.cwd()) or Path.cwd()) / ".ml_platform",
         description="folder that holds all that the embedded parts store; default: .ml_platform in the project's folder",

@@ -122,6 +122,7 @@ def prepare(settings: Settings) -> dict[str, str]:
     shutil.copyfile(HERE / "dagster.yaml", settings.home / "dagster" / "dagster.yaml")
     key, secret = EMBEDDED_S3_CREDENTIALS
     return {
+        "ML_PLATFORM_STRICT": "false",  # unless the environment says it
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         **variables(settings),

@@ -89,7 +89,7 @@ def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch:
         *(noun(spec, catalog) for noun in nouns),
         online_store_asset(catalog.snapshot_views()),
     ]
-    of_sensors = automation.Automation(AutomationSpec()).build_defs(None)  # type: ignore[arg-type]  # it is not looked at
+    of_sensors = automation.Automation(AutomationSpec()).definitions()
     resources: dict[str, Any] = dict.fromkeys(("lake", "origins", "engine", "tracking", "registry", "server", "store"))
     whole = dg.Definitions.merge(dg.Definitions(assets=assets, resources=resources), of_sensors)
     dg.Definitions.validate_loadable(whole)
