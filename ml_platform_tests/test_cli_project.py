@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ml_platform.cli import app
-from ml_platform.core.catalog import survey
+from ml_platform.core.catalog import _survey
 
 BIN = Path(sys.executable).parent
 
@@ -20,7 +20,7 @@ def _path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(*words: str) -> tuple[int, str]:
-    survey.cache_clear()
+    _survey.cache_clear()
     result = CliRunner().invoke(app, [*words])
     return result.exit_code, result.output if result.exception is None or result.exit_code == 1 else repr(
         result.exception
@@ -60,7 +60,6 @@ def test_project_passes_its_own_tests_and_checks_from_any_folder_below(tmp_path:
     assert "no mistakes" in run(str(BIN / "ml-platform"), "check", within=f"{name}/defs/platform")
     assert "All definitions loaded" in run(str(BIN / "dg"), "check", "defs", within=f"{name}/defs")
     run(str(BIN / "dagster"), "definitions", "validate", "-w", "workspace.yaml")
-    )
     run(str(BIN / "dg"), "scaffold", "defs", "ml_platform.components.Source", "orders")
     assert (tmp_path / name / name / "defs" / "orders" / "defs.yaml").is_file()
 

@@ -12,7 +12,7 @@ from rich.progress import track
 from ml_platform.cli import backfill, check, feast, init, migrate, models, quarantine, reproduce, retention, status
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
-from ml_platform.core.project import find_project
+from ml_platform.core.project import find_projects
 from ml_platform.core.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -63,7 +63,7 @@ def land(
 
     settings = load_settings()
     order = producer.Order(input_folder, _date(first), _date(last), days, size, seed)
-    files = producer.daily_files(find_project(settings.project), catalog_at(settings), order)
+    files = producer.daily_files(find_projects(settings.project), catalog_at(settings), order)
     landed = producer.land(files, ObjectStore.at(settings))
     count = sum(1 for _ in track(landed, "landing", len(files), console=console))
     of = {source: sum(1 for name, _, _ in files if name == source) for source, _, _ in files}
@@ -88,7 +88,7 @@ def demo(
     if first is not None:  # the sources' calendar begins where the files do
         settings = settings.model_copy(update={"first_day": first.date()})
     order = producer.Order(input_folder, _date(first), _date(last), days)
-    files = producer.daily_files(find_project(settings.project), catalog_at(settings), order)
+    files = producer.daily_files(find_projects(settings.project), catalog_at(settings), order)
     if not story.tell(settings, model, files, Console()):
         raise typer.Exit(1)
 

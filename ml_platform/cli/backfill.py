@@ -43,7 +43,7 @@ def days_of(catalog: Catalog, target: str, first: date, last: date, today: date)
     Raises:
         StackError: if there is no such target, or it does not have all of the days.
     """
-    starts = {keys.raw(source.name): source.start_date for source in {**catalog.sources, **catalog.feeds}.values()}
+    starts = {keys.raw(source.name): source.start_date for source in catalog.ingested.values()}
     views = {keys.feature_view(view.name): catalog.view_start(view) for view in catalog.daily_views()}
     models = {keys.predictions(m.name): catalog.sources[m.entity_rows].start_date for m in catalog.models.values()}
     groups = {"raw": starts, "features": views, "predictions": models}

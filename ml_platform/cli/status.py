@@ -50,7 +50,7 @@ def status() -> None:
 def _differing(catalog: Catalog, lake: Lake, api: DagsterApi) -> Iterator[tuple[str, str, str]]:
     models = [noun(name) for name in catalog.models for noun in (keys.training_set, keys.candidate, keys.evaluation)]
     views = [keys.feature_view(view.name) for view in catalog.daily_views()]
-    for key in [*(keys.raw(name) for name in {**catalog.sources, **catalog.feeds}), *views, *models]:
+    for key in [*(keys.raw(name) for name in catalog.ingested), *views, *models]:
         there, known = set(lake.days(key)), api.materialized_days(key)
         if there != known:
             yield key, _days(there - known), _days(known - there)

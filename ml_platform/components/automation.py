@@ -53,7 +53,7 @@ class Automation(SpecComponent):
 
 def united(catalog: Catalog) -> list[dg.AssetKey]:
     """Raw tables that follow their segments."""
-    return [asset_key(keys.raw(source.name)) for source in catalog.sources.values() if source.segments]
+    return [asset_key(keys.raw(source.name)) for source in catalog.own_sources.values() if source.segments]
 
 
 def scored(catalog: Catalog) -> list[dg.AssetKey]:

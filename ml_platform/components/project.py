@@ -17,8 +17,9 @@ import dagster as dg
 from ml_platform import components
 from ml_platform.components import resources as adapters
 from ml_platform.components.execution import executor
-from ml_platform.components.graph import SpecComponent
-from ml_platform.core.catalog import Survey, remember, survey_at
+from ml_platform.components.graph import SpecComponent, asset_key, daily
+from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog, Survey, remember, survey_at
 from ml_platform.core.catalog.reading import Declared
 from ml_platform.core.project import VARIABLE, Project, find_project
 from ml_platform.core.settings import load_settings
@@ -39,11 +40,13 @@ def project_definitions(package: str) -> dg.Definitions:
     # This process, and those that it starts for runs and steps, are about this project wherever they stand.
     os.environ[VARIABLE] = package
     project, settings = find_project(package), load_settings()
-    found = survey_at(settings)
+    found = survey_at(settings, project)
+    if settings.strict:
+        found.require_whole()
+    else:
+        remember(found, project.defs, settings.home / "last_good" / package)
     for error in found.errors:
         LOG.error("%s", error)
-    if not settings.strict:
-        remember(found, project.defs, settings.home / "last_good")
     with warnings.catch_warnings():
         # What of Dagster we use that is a beta or a preview, we chose.
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -56,7 +59,21 @@ def project_definitions(package: str) -> dg.Definitions:
             for one in file.declared
         ]
         others = [_loaded_by_dagster(folder, project) for folder in foreign]
-        return dg.Definitions.merge(*own, *others, _outside(executor(settings, found.catalog)))
+        return dg.Definitions.merge(
+            *own, *others, _read_from_others(found.catalog), _outside(executor(settings, found.catalog))
+        )
+
+
+def _read_from_others(catalog: Catalog) -> dg.Definitions:
+    """Raw tables that are another project's: here only what follows them is made."""
+    return dg.Definitions(
+        assets=[
+            dg.AssetSpec(
+                asset_key(keys.raw(name)), partitions_def=daily(catalog.sources[name].start_date), group_name=name
+            )
+            for name in sorted(catalog.foreign)
+        ]
+    )
 
 
 def _built(declared: Declared, found: Survey) -> dg.Definitions:

@@ -11,10 +11,13 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
+
 from ml_platform.core.errors import SettingsError
 
 EXAMPLE = "ml_platform.examples.fraud"
 VARIABLE = "ML_PLATFORM_PROJECT"
+WORKSPACE = "workspace.yaml"
 _NEXT = f"run this below a folder whose pyproject.toml has [tool.dg.project] root_module, or export {VARIABLE}=<package or folder>"
 
 
@@ -41,6 +44,35 @@ def root_of(start: Path) -> Path | None:
     return next((folder for folder in (start, *start.parents) if _declared(folder) is not None), None)
 
 
+def find_projects(names: str = "") -> list[Project]:
+    """The projects of these packages or folders, separated by commas; without names those of the workspace.yaml that lies
+    here, where no project is stood in, or the present one.
+
+    Raises:
+        SettingsError: as `find_project` does.
+    """
+    if not names and root_of(Path.cwd()) is None and (Path.cwd() / WORKSPACE).is_file():
+        names = ",".join(members(Path.cwd() / WORKSPACE))
+    return [find_project(name.strip()) for name in names.split(",")]
+
+
+def members(workspace: Path) -> list[str]:
+    """The projects of a workspace.yaml, each as the folder that it lies in, or as a package that is installed."""
+    content = yaml.safe_load(workspace.read_text(encoding="utf-8")) or {}
+    found = []
+    for entry in content.get("load_from") or ():
+        module = entry.get("python_module") if isinstance(entry, dict) else None
+        name = module.get("module_name", "") if isinstance(module, dict) else module or ""
+        if not name.endswith(".definitions"):
+            continue  # no project of ours
+        folder = (
+            workspace.parent / (module.get("working_directory", ".") if isinstance(module, dict) else ".")
+        ).resolve()
+        package = name.removesuffix(".definitions")
+        found.append(str(folder) if _declared(folder) == package else package)
+    return found
+
+
 def find_project(name: str = "", start: Path | None = None) -> Project:
     """The project of that package or folder; without a name the one that `start` (default: here) lies in, or the example.
 
@@ -59,9 +91,10 @@ def _found(name: str, start: Path) -> Project:
         return _declared_at(folder)
     root = root_of(start)
     if name:
-        # By name, the project that one stands in need not be installed either.
-        here = _declared(root) == name if root else False
-        return _declared_at(root) if root and here else _installed(name, None)
+        # By name, the project that one stands in need not be installed, nor one that lies beside it or here.
+        beside = (root, *sorted(root.parent.iterdir())) if root else sorted(start.iterdir())
+        named = next((folder for folder in beside if folder.is_dir() and _declared(folder) == name), None)
+        return _declared_at(named) if named else _installed(name, None)
     return _declared_at(root) if root else _installed(EXAMPLE, None)
 
 

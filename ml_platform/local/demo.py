@@ -182,11 +182,11 @@ def landed_contents(world: World, files: Sequence[DailyFile]) -> dict[str, dict[
     """What lies in the landing bucket for the days of the files: fingerprints by source and day."""
     return {
         source: {
-            day: fingerprint(world.landing.of_day(world.catalog.sources[source], day))
+            day: fingerprint(world.landing.of_day(world.catalog.feeds[source], day))
             for name, day, _ in files
             if name == source
         }
-        for source in world.catalog.sources
+        for source in world.catalog.feeds
     }
 
 
@@ -250,7 +250,7 @@ def is_decided(world: World, day: date) -> bool:
 def describe(world: World, files: Sequence[DailyFile], outcome: Outcome) -> None:
     """What the platform made, as Dagster, the lake, the registry and the server have it."""
     for key in [
-        *(keys.raw(source) for source in world.catalog.sources),
+        *(keys.raw(source) for source in world.catalog.feeds),
         *(keys.feature_view(v.name) for v in world.catalog.snapshot_views(world.spec)),
     ]:
         wanted = {day for name, day, _ in files if keys.raw(name) == key} or {

@@ -46,21 +46,23 @@ class Producer(Protocol):
         ...
 
 
-def daily_files(project: Project, catalog: Catalog, order: Order) -> Sequence[DailyFile]:
-    """The files to land: of a folder that is laid out as the landing bucket is, or what the project's own producer makes.
+def daily_files(projects: Sequence[Project], catalog: Catalog, order: Order) -> Sequence[DailyFile]:
+    """The files to land: of a folder that is laid out as the landing bucket is, or what the projects' own producers make.
 
     Raises:
         LandingError: if there are none.
     """
     if order.folder and (files := laid_out(order.folder, catalog, order.first, order.last)):
         return files
-    if find_spec(f"{project.package}.producer"):
-        return cast(Producer, import_module(f"{project.package}.producer")).produce(catalog, order)
-    names = ", ".join(catalog.feeds) or "none"
+    producers = [name for project in projects if find_spec(name := f"{project.package}.producer")]
+    if producers:
+        made = [cast(Producer, import_module(name)).produce(catalog, order) for name in producers]
+        return [file for files in made for file in files]
+    package, names = projects[0].package, ", ".join(catalog.feeds) or "none"
     raise LandingError(
-        str(order.folder or project.package),
+        str(order.folder or package),
         f"has no files of a source that is declared ({names})" if order.folder else "has no module `producer`",
-        f"ml-platform land --input FOLDER, with FOLDER/<source>/YYYY-MM-DD/<files>; or write {project.package}/producer.py",
+        f"ml-platform land --input FOLDER, with FOLDER/<source>/YYYY-MM-DD/<files>; or write {package}/producer.py",
     )
 
 

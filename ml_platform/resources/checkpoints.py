@@ -27,7 +27,7 @@ class LakeCheckpoints:
 
     def __init__(self, lake: Lake, key: str, day: date) -> None:
         self.lake = lake
-        self.folder = f"{lake.root}/{key}/date={day.isoformat()}"
+        self.folder = lake.day_folder(key, day)
         self.subject = keys.partition(key, day)
 
     def load(self) -> Mapping[str, bytes] | None:

@@ -25,6 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ml_platform.core import digest, keys
+from ml_platform.core.catalog import homes_at
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
 from ml_platform.data.staging import StagedTable
@@ -96,6 +97,7 @@ class Lake:
         put: Callable[[str, bytes | Path], None] | None = None,
         delete: Callable[[str], None] | None = None,
         copy: Callable[[str, str], None] | None = None,
+        homes: Mapping[str, str] | None = None,
     ) -> None:
         """`put` writes one file so that it appears whole, `delete` removes one, and `copy` gives one another name besides; all
         in place of the file system's own way."""
@@ -103,6 +105,7 @@ class Lake:
         self.is_local = isinstance(filesystem, pafs.LocalFileSystem)
         self.put = put or self._write_and_rename
         self.root = root.rstrip("/")
+        self.homes = homes or {}
         self.clock = clock
         self.delete = delete or filesystem.delete_file
         self.copy = copy or self._link
@@ -116,7 +119,8 @@ class Lake:
             return datetime.now(UTC)
 
         if not url.startswith("s3://"):
-            return cls(pafs.LocalFileSystem(), str(Path(url.removeprefix("file://")).resolve()), clock)
+            folder = str(Path(url.removeprefix("file://")).resolve())
+            return cls(pafs.LocalFileSystem(), folder, clock, homes=homes_at(settings))
         import boto3
         from botocore.exceptions import ClientError
 
@@ -153,13 +157,15 @@ class Lake:
                         raise
                     client.copy({"Bucket": bucket, "Key": key}, **target)
 
-        return cls(pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete, copy)
+        return cls(
+            pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete, copy, homes_at(settings)
+        )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def manifest(self, key: str, day: date) -> Manifest | None:
         """The partition's manifest; None if there is no such partition."""
-        path = f"{self._folder(key, day)}/{MANIFEST}"
+        path = f"{self.day_folder(key, day)}/{MANIFEST}"
         for attempt in range(MANIFEST_READS):
             try:
                 with self.filesystem.open_input_stream(path) as stream:
@@ -215,7 +221,7 @@ class Lake:
 
     def _listing(self, key: str) -> dict[date, dict[str, pafs.FileInfo]]:
         """The files of each day's folder, by their name within it."""
-        root = f"{self.root}/{key}"
+        root = self.table_folder(key)
         found: dict[date, dict[str, pafs.FileInfo]] = {}
         with self._translated(key):
             for info in self.filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
@@ -234,7 +240,7 @@ class Lake:
         """
         import pyarrow.dataset as pads
 
-        paths = [f"{self._folder(key, day)}/{name}" for day in days for name in self._finished(key, day).files]
+        paths = [f"{self.day_folder(key, day)}/{name}" for day in days for name in self._finished(key, day).files]
         if not paths:
             raise LakeError(key, "no days were asked for", "give at least one day")
         with self._translated(key):
@@ -246,7 +252,9 @@ class Lake:
 
         paths = [path for path in self.require(key, day).files if Path(path).name == name]
         with self._translated(keys.partition(key, day)):
-            return pads.dataset(f"{self._folder(key, day)}/{paths[0]}", filesystem=self.filesystem) if paths else None
+            return (
+                pads.dataset(f"{self.day_folder(key, day)}/{paths[0]}", filesystem=self.filesystem) if paths else None
+            )
 
     def read_table(self, key: str, days: Iterable[date], columns: list[str] | None = None) -> pa.Table:
         """The rows of these days: of each the old version or the new one, if it is being replaced meanwhile."""
@@ -269,7 +277,7 @@ class Lake:
         manifest = self.require(key, day)
         files = {}
         for name in manifest.files:
-            path = f"{self._folder(key, day)}/{name}"
+            path = f"{self.day_folder(key, day)}/{name}"
             with self._translated(keys.partition(key, day)), self.filesystem.open_input_stream(path) as stream:
                 files[Path(name).name] = stream.readall()
         if digest.of_files(files) != manifest.content_hash:
@@ -328,7 +336,7 @@ class Lake:
 
     def _show(self, key: str, day: date, committed: Manifest, rest: tuple[str, ...]) -> Manifest:
         """Give a table's file its name for all; `rest` are names that the writer before may still be about to show."""
-        folder, (pending,) = self._folder(key, day), committed.files
+        folder, (pending,) = self.day_folder(key, day), committed.files
         name = f"{pending.removeprefix(PENDING)}.parquet"
         try:
             with self._translated(f"{folder}/{name}"):
@@ -351,7 +359,7 @@ class Lake:
             return found
         try:
             for name in found.unfinished:
-                self._delete(f"{self._folder(key, day)}/{name}")
+                self._delete(f"{self.day_folder(key, day)}/{name}")
             return self._show(key, day, found, ())
         except LakeError:  # a reader need not be allowed to write
             return found
@@ -371,7 +379,7 @@ class Lake:
         name_for_all: str = "",
     ) -> tuple[Manifest, tuple[str, ...]]:
         """Put files and then their manifest; returns it, and what the writer before may still be about to finish."""
-        folder = self._folder(key, day)
+        folder = self.day_folder(key, day)
         try:
             for name, content in files.items():
                 self._put(f"{folder}/{name}", content)
@@ -402,11 +410,11 @@ class Lake:
 
     def add_file(self, key: str, day: date, name: str, content: bytes | Path) -> None:
         """Put a file beside those of the day. For logs, which grow and have no manifest: each file is there as a whole."""
-        self._put(f"{self._folder(key, day)}/{name}", content)
+        self._put(f"{self.day_folder(key, day)}/{name}", content)
 
     def added_files(self, key: str, day: date) -> list[str]:
         """The paths of such files, by name."""
-        folder = pafs.FileSelector(self._folder(key, day), allow_not_found=True)
+        folder = pafs.FileSelector(self.day_folder(key, day), allow_not_found=True)
         with self._translated(keys.partition(key, day)):
             infos = self.filesystem.get_file_info(folder)
         return sorted(info.path for info in infos if not info.base_name.startswith("."))
@@ -415,7 +423,7 @@ class Lake:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
         manifest = self.manifest(key, day)
         for name in (MANIFEST, *((*manifest.files, *manifest.unfinished) if manifest else ())):
-            self._delete(f"{self._folder(key, day)}/{name}")
+            self._delete(f"{self.day_folder(key, day)}/{name}")
 
     def remove_leftovers(self, key: str, age: timedelta) -> int:
         """Delete the `leftovers`; returns how many bytes they had."""
@@ -465,8 +473,14 @@ class Lake:
             except FileNotFoundError:
                 return  # another writer replaced the same version
 
-    def _folder(self, key: str, day: date) -> str:
-        return f"{self.root}/{key}/date={day.isoformat()}"
+    def table_folder(self, key: str) -> str:
+        """Where a table lies: below its project's prefix, where that has one."""
+        owner, _, noun = key.partition("/")
+        home = self.homes.get(key) or self.homes.get(noun if owner == "quarantine" else owner)
+        return "/".join(filter(None, (self.root, home, key)))
+
+    def day_folder(self, key: str, day: date) -> str:
+        return f"{self.table_folder(key)}/date={day.isoformat()}"
 
     @contextmanager
     def _translated(self, subject: str) -> Iterator[None]:

@@ -53,7 +53,7 @@ class _Behind:
 
 def tables(lake: Lake, catalog: Catalog) -> Iterator[Table]:
     """Every table that `keep_days` is about. A raw day goes together with its quarantine."""
-    for source in {**catalog.sources, **catalog.feeds}.values():
+    for source in catalog.ingested.values():
         raw, aside = lake.sizes(keys.raw(source.name)), lake.sizes(keys.quarantine(source.name))
         both = {day: raw.get(day, 0) + aside.get(day, 0) for day in {*raw, *aside}}
         yield Table(keys.raw(source.name), source.keep_days, both)
@@ -138,7 +138,7 @@ def mark_removed(lake: Lake, source: str, day: date) -> None:
 
 def all_keys(catalog: Catalog) -> Iterator[str]:
     """Every table of the lake, those without retention included."""
-    for source in {**catalog.sources, **catalog.feeds}:
+    for source in catalog.ingested:
         yield from (named(source) for named in (keys.raw, keys.quarantine, keys.ledger, keys.decisions))
     yield from (keys.feature_view(view.name) for view in catalog.daily_views())
     for model in catalog.models:

@@ -141,7 +141,7 @@ def with_winners(spec: ModelSpec, lake: Lake, day: date) -> ModelSpec:
 
 
 def _folder(lake: Lake, model: str, day: date) -> str:
-    return f"{lake.root}/{keys.trial_records(model)}/date={day.isoformat()}"
+    return lake.day_folder(keys.trial_records(model), day)
 
 
 def _files(lake: Lake, folder: str) -> list[str]:

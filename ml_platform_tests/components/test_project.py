@@ -9,7 +9,7 @@ import pytest
 
 from ml_platform.cli.init import init
 from ml_platform.components.project import project_definitions
-from ml_platform.core.catalog import survey
+from ml_platform.core.catalog import _survey
 from ml_platform.core.errors import SpecError
 from ml_platform.core.project import VARIABLE
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 
 def loaded(root: Path) -> dg.Definitions:
     project_definitions.cache_clear()
-    survey.cache_clear()
+    _survey.cache_clear()
     return project_definitions(root.name)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ml_platform.core.catalog import remember, survey
+from ml_platform.core.catalog import _survey, remember, survey
 from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform_tests.core.test_catalog import MODEL, SOURCE, write
 
@@ -53,7 +53,7 @@ def test_file_with_a_mistake_stands_as_it_last_was(tmp_path: Path) -> None:
     remember(survey(defs, last_good=kept), defs, kept)
     paths["fraud_detection"].write_text(BUILT_IN["fraud_detection"].replace("seed: 7", "sead: 7"))
     paths["transactions"].write_text("type: [")
-    survey.cache_clear()
+    _survey.cache_clear()
     found = survey(defs, last_good=kept)
     assert found.catalog.models["fraud_detection"].training.seed == 7
     assert "transactions" in found.catalog.sources
@@ -69,7 +69,7 @@ def test_last_good_version_that_no_longer_fits_the_others_is_left_out(tmp_path: 
     paths["copy"].write_text(MODEL.replace("features", "featuers"))
     paths["customer_activity"].unlink()
     paths["fraud_detection"].unlink()
-    survey.cache_clear()
+    _survey.cache_clear()
     found = survey(defs, last_good=kept)
     assert not found.catalog.models
     assert "transactions" in found.catalog.sources

@@ -5,8 +5,8 @@ line and the nearest valid name. Strictly read, the first one is an error; else 
 as it last was without, and the others are as they are.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from ml_platform.core import keys
 from ml_platform.core.catalog.reading import Declared, File, Loader, files_below, read
 from ml_platform.core.catalog.references import review
 from ml_platform.core.errors import SettingsError, SpecError
 from ml_platform.core.mistakes import Mistake, first_mistake, nearest
-from ml_platform.core.project import find_project
+from ml_platform.core.project import Project, find_project, find_projects
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import (
     SEGMENT,
@@ -30,6 +31,7 @@ from ml_platform.core.spec import (
     FeatureViewSpec,
     ModelSpec,
     PodSpec,
+    ProjectSpec,
     SourceSpec,
 )
 
@@ -39,13 +41,20 @@ _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
 
 @dataclass(frozen=True)
 class Catalog:
-    """Specs by name, as the rest of the platform reads them: a source with segments has the column `segment`."""
+    """Specs by name, as the rest of the platform reads them: a source with segments has the column `segment`.
+
+    `homes` says which tables, or owners of tables, lie below a prefix of the lake, and `foreign` which sources are another
+    project's: they are read here, and made there.
+    """
 
     sources: dict[str, SourceSpec]
     views: dict[str, FeatureViewSpec]
     models: dict[str, ModelSpec]
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
+    homes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    foreign: frozenset[str] = frozenset()
     broken: Mapping[Path, SpecError] = field(default_factory=lambda: MappingProxyType({}))
+    origins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))  # the files of names
 
     def require_whole(self) -> None:
         """For what may not go on without knowing all that is declared.
@@ -59,7 +68,17 @@ class Catalog:
     @cached_property
     def feeds(self) -> dict[str, SourceSpec]:
         """What lands and is ingested by itself: each source, or each of its segments as `<source>/<segment>`."""
-        return {feed.name: feed for source in self.sources.values() for feed in self.feeds_of(source)}
+        return {feed.name: feed for source in self.own_sources.values() for feed in self.feeds_of(source)}
+
+    @property
+    def own_sources(self) -> dict[str, SourceSpec]:
+        """The sources that are made here."""
+        return {name: source for name, source in self.sources.items() if name not in self.foreign}
+
+    @property
+    def ingested(self) -> dict[str, SourceSpec]:
+        """What has a raw table that is made here: sources, and their segments."""
+        return {**self.own_sources, **self.feeds}
 
     @cached_property
     def plugins(self) -> frozenset[str]:
@@ -115,22 +134,34 @@ class Survey:
     files: Mapping[Path, File]
     errors: tuple[SpecError, ...]
 
+    def require_whole(self) -> None:
+        """Raises the first mistake, if there is one."""
+        for error in self.errors:
+            raise error
+
 
 def catalog_at(settings: Settings) -> Catalog:
-    """All specs of the project, read once."""
-    return survey_at(settings).catalog
-
-
-def survey_at(settings: Settings) -> Survey:
-    """The survey of the project, made once.
+    """All specs of the project, or of the projects, read once.
 
     Raises:
-        SpecError: if the settings are strict, for the first mistake.
+        SpecError: if the settings are strict, for the first mistake; if two projects declare the same name.
     """
-    defs = find_project(settings.project).defs
+    surveys = [survey_at(settings, project) for project in find_projects(settings.project)]
     if settings.strict:
-        return _strictly(defs, settings.first_day, settings.cluster)
-    return survey(defs, settings.first_day, settings.cluster, settings.home / "last_good")
+        for found in surveys:
+            found.require_whole()
+    return together([found.catalog for found in surveys])
+
+
+def homes_at(settings: Settings) -> Mapping[str, str]:
+    """Which tables lie below a prefix of the lake, whatever mistakes there are elsewhere."""
+    return together([survey_at(settings, project).catalog for project in find_projects(settings.project)]).homes
+
+
+def survey_at(settings: Settings, project: Project) -> Survey:
+    """The survey of a project, made once."""
+    last_good = None if settings.strict else settings.home / "last_good" / project.package
+    return survey(project.defs, settings.first_day, settings.cluster, last_good)
 
 
 def load_catalog(folder: Path, first_day: date | None = None, cluster: str = "") -> Catalog:
@@ -140,21 +171,38 @@ def load_catalog(folder: Path, first_day: date | None = None, cluster: str = "")
         SpecError: with file, line and the nearest valid name, for the first mistake found.
         SettingsError: if `cluster` says what it may not.
     """
-    return _strictly(folder, first_day, cluster).catalog
+    found = survey(folder, first_day, cluster)
+    found.require_whole()
+    return found.catalog
 
 
-@lru_cache(maxsize=8)
-def _strictly(folder: Path, first_day: date | None, cluster: str) -> Survey:
-    found = _survey(folder, first_day, cluster, None)
-    for error in found.errors:
-        raise error
-    return found
+def together(catalogs: Sequence[Catalog]) -> Catalog:
+    """Several projects as one, as a model server or a command has them.
 
-
-@lru_cache(maxsize=8)
-def survey(folder: Path, first_day: date | None = None, cluster: str = "", last_good: Path | None = None) -> Survey:
-    """All that is declared below `folder`; a file with mistakes stands as `last_good` has it, if that fits the others."""
-    return _survey(folder, first_day, cluster, last_good)
+    Raises:
+        SpecError: if two declare the same name.
+    """
+    first, *others = catalogs
+    for other in others:
+        for one, two in (
+            (first.own_sources, other.own_sources),
+            (first.views, other.views),
+            (first.models, other.models),
+        ):
+            for name in one.keys() & two.keys():
+                places = f"{first.origins[name]} and {other.origins[name]}"
+                raise SpecError(places, f"both declare {name!r}", "choose another `name:` in one of them")
+        first = Catalog(
+            {**other.sources, **first.sources, **other.own_sources},
+            {**first.views, **other.views},
+            {**first.models, **other.models},
+            first.cluster,
+            MappingProxyType({**first.homes, **other.homes}),
+            (first.foreign | other.foreign) - first.own_sources.keys() - other.own_sources.keys(),
+            MappingProxyType({**first.broken, **other.broken}),
+            MappingProxyType({**first.origins, **other.origins}),
+        )
+    return first
 
 
 def remember(found: Survey, folder: Path, last_good: Path) -> None:
@@ -166,6 +214,16 @@ def remember(found: Survey, folder: Path, last_good: Path) -> None:
             kept.write_text(text, encoding="utf-8")
 
 
+def survey(folder: Path, first_day: date | None = None, cluster: str = "", last_good: Path | None = None) -> Survey:
+    """All that is declared below `folder`, read once; a file with mistakes stands as `last_good` has it, if that fits the
+    others. Without that, a folder with mistakes is read again."""
+    found = _survey(folder, first_day, cluster, last_good)
+    if found.errors and last_good is None:
+        _survey.cache_clear()
+    return found
+
+
+@lru_cache(maxsize=16)
 def _survey(folder: Path, first_day: date | None, cluster: str, last_good: Path | None) -> Survey:
     files = {path: read(path) for path in files_below(folder)}
     errors = [error for file in files.values() for error in file.errors]
@@ -212,7 +270,8 @@ def _assembled(
         sources = {name: spec.model_copy(update={"start_date": first_day}) for name, spec in sources.items()}
     sources = {name: _with_segment(spec) for name, spec in sources.items()}
     views, models = _by_name(found, FeatureViewSpec, note), _by_name(found, ModelSpec, note)
-    catalog = Catalog(sources, views, models, _cluster(found, cluster, note), MappingProxyType(dict(broken)))
+    own = Catalog(sources, views, models, _cluster(found, cluster, note), broken=MappingProxyType(dict(broken)))
+    catalog = _among_others(own, found, first_day, cluster, note)
     for declared in found:
         note(declared, *review(declared, catalog))
     for declared, circle in _circles(found, catalog):
@@ -240,6 +299,42 @@ def _with_segment(source: SourceSpec) -> SourceSpec:
     if not source.segments:
         return source
     return source.model_copy(update={"columns": {**source.columns, SEGMENT: ColumnSpec(type="string")}})
+
+
+def _among_others(own: Catalog, found: list[Declared], first_day: date | None, cluster: str, note: Any) -> Catalog:
+    """The catalog with what its project reads of others, and with where whose tables lie."""
+    said = [one for one in found if isinstance(one.spec, ProjectSpec)]
+    for other in said[1:]:
+        note(other, other.error(Mistake((), f"there is a Project already in {said[0].path}", "keep one of them")))
+    names = {one.spec.name: one.path for one in found if isinstance(one.spec, SourceSpec | FeatureViewSpec | ModelSpec)}
+    own = replace(own, origins=MappingProxyType(names))
+    if not said or not isinstance(project := said[0].spec, ProjectSpec):
+        return own
+    homes = dict.fromkeys(_tables(own), project.prefix) if project.prefix else {}
+    sources, foreign = dict(own.sources), set[str]()
+    for position, package in enumerate(project.reads):
+        try:
+            theirs = survey(find_project(package).defs, first_day, cluster).catalog
+        except SettingsError as error:
+            note(said[0], said[0].error(Mistake(("reads", position), f"{package}: {error.problem}", error.next_step)))
+            continue
+        for name, source in theirs.own_sources.items():
+            if name in sources:
+                problem = f"{name!r} is declared in {names.get(name, package)} and in {theirs.origins[name]}"
+                note(
+                    said[0],
+                    said[0].error(Mistake(("reads", position), problem, "choose another `name:` in one of them")),
+                )
+                continue
+            sources[name] = source
+            foreign.add(name)
+        homes |= {table: home for table, home in theirs.homes.items() if table in theirs.own_sources}
+    return replace(own, sources=sources, foreign=frozenset(foreign), homes=MappingProxyType(homes))
+
+
+def _tables(catalog: Catalog) -> list[str]:
+    """Owners of tables, and the tables of views, which have one owner."""
+    return [*catalog.sources, *catalog.models, *(keys.feature_view(view) for view in catalog.views)]
 
 
 def _circles(found: list[Declared], catalog: Catalog) -> list[tuple[Declared, SpecError]]:
@@ -295,7 +390,7 @@ def _with_pods(found: list[Declared], catalog: Catalog, note: Any) -> Catalog:
             name = one.spec.name  # type: ignore[attr-defined]  # the three have one
             part[name] = part[name].model_copy(update=_pods_of(one, catalog.cluster, note))
     sources, views, models = parts.values()
-    return Catalog(sources, views, models, catalog.cluster, catalog.broken)
+    return replace(catalog, sources=sources, views=views, models=models)
 
 
 def _pods_of(declared: Declared, cluster: ClusterSpec, note: Any) -> dict[str, PodSpec]:

@@ -16,6 +16,7 @@ from ml_platform.core.spec import (
     FeatureViewSpec,
     ModelSpec,
     OnlineStoreSpec,
+    ProjectSpec,
     SourceSpec,
 )
 
@@ -26,6 +27,7 @@ SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.Model": ModelSpec,
     "ml_platform.components.Automation": AutomationSpec,
     "ml_platform.components.Cluster": ClusterSpec,
+    "ml_platform.components.Project": ProjectSpec,
 }
 FILE = "defs.yaml"
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

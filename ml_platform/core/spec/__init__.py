@@ -6,6 +6,7 @@ from ml_platform.core.spec.cluster import ClusterSpec
 from ml_platform.core.spec.feature_view import FeatureSpec, FeatureViewSpec, OnlineStoreSpec, ViewInputSpec
 from ml_platform.core.spec.gates import GateSpec
 from ml_platform.core.spec.model import ModelSpec
+from ml_platform.core.spec.project import ProjectSpec
 from ml_platform.core.spec.resources import PodSpec, ResourcesSpec, RetriesSpec
 from ml_platform.core.spec.rollout import AbortSpec, MetricLimitSpec, RolloutSpec, Stage
 from ml_platform.core.spec.search import RangeSpec, SearchSpec
@@ -47,6 +48,7 @@ __all__ = [
     "PluginOrigin",
     "PodSpec",
     "PolicySpec",
+    "ProjectSpec",
     "RangeSpec",
     "ReferenceSpec",
     "ResourcesSpec",
