@@ -6,18 +6,19 @@ from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, catalog_at
-from ml_platform.core.days import day_range
+from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.core.errors import BundleError, FeatureError, LakeError, RegistryError
 from ml_platform.core.mistakes import nearest
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
 from ml_platform.data.contract import arrow_schema
 from ml_platform.features.engine import Embedded
-from ml_platform.features.views import compute, view_inputs
+from ml_platform.features.views import compute, input_days, view_inputs
 from ml_platform.registry import bundle
 from ml_platform.registry.bundle import Bundle
 from ml_platform.registry.versions import Version
@@ -26,7 +27,6 @@ from ml_platform.resources.registry import Registry
 from ml_platform.training.training_set import columns_of
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 Day = date | str
@@ -129,7 +129,7 @@ class LoadedModel:
         """What a row has to have: the request's columns, and features by name."""
         return list(dict.fromkeys([*self.bundle.schema.request, *self.bundle.schema.features]))
 
-    def score(self, frame: "pd.DataFrame") -> "np.ndarray":
+    def score(self, frame: "pd.DataFrame") -> np.ndarray:
         """Scores [rows], of several classes [rows, classes], as the server would answer full rows.
 
         Raises:
@@ -160,14 +160,20 @@ def _compute(
     tables: "Mapping[str, pd.DataFrame | pa.Table]",
 ) -> "pd.DataFrame":
     engine = Embedded()
-    typed = {name: _typed(sources[name], rows) for name, rows in tables.items() if name in view.inputs}
+    typed = {name: _within(view, sources[name], day, rows) for name, rows in tables.items() if name in view.inputs}
     return compute(view, day, sources, view_inputs(view, day, sources, typed, engine), engine).read_all().to_pandas()
 
 
-def _typed(source: SourceSpec, rows: "pd.DataFrame | pa.Table") -> pa.Table:
+def _within(view: FeatureViewSpec, source: SourceSpec, day: date, rows: "pd.DataFrame | pa.Table") -> pa.Table:
+    """Of the rows those of the days that the view reads for its day, in the types of the source."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
     schema = arrow_schema(source)
-    return table.select(schema.names).cast(schema)
+    typed, read = table.select(schema.names).cast(schema), input_days(view, source, day)
+    if not read:
+        return typed.slice(0, 0)
+    times = typed[source.event_time].to_numpy()
+    first, end = (np.datetime64(one, "us") for one in (read[0], read[-1] + ONE_DAY))
+    return typed.filter(pa.array((first <= times) & (times < end)))
 
 
 def _chosen(days: Day | slice | Iterable[Day] | None, there: list[date]) -> list[date]:

@@ -2,6 +2,7 @@
 
 import sys
 from datetime import date, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +10,38 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from ml_platform.cli import backfill, check, feast, init, migrate, models, quarantine, reproduce, retention, status
+from ml_platform.cli import (
+    backfill,
+    check,
+    feast,
+    init,
+    migrate,
+    models,
+    quarantine,
+    reproduce,
+    retention,
+    schema,
+    status,
+)
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.project import find_projects
 from ml_platform.core.settings import load_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(backfill.backfill)
-app.command()(feast.feast)
-app.command()(init.init)
-app.command()(check.check)
-app.command()(migrate.migrate)
-app.command()(status.status)
-app.command("reproduce")(reproduce.reproduce_version)
-for command in (models.models, models.versions, models.show, models.diff, models.promote, models.rollback):
-    app.command()(command)
-app.add_typer(quarantine.app, name="quarantine")
-app.add_typer(retention.app, name="retention")
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are below
+    "Look": (status.status, models.models, models.versions, models.show, models.diff),
+    "Project": (init.init, check.check, schema.schema),
+    "Data": (backfill.backfill, feast.feast),
+    "Models": (models.promote, models.rollback),
+    "Run": (migrate.migrate,),
+}
+for group, commands in GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=group)(command)
+app.command("reproduce", rich_help_panel="Models")(reproduce.reproduce_version)
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Data")
+app.add_typer(retention.app, name="retention", rich_help_panel="Data")
 console = Console(stderr=True)
 
 InputFolder = Annotated[
@@ -38,7 +53,20 @@ Last = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], hel
 Days = Annotated[int, typer.Option(min=1, help="how many days to simulate")]
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(version("ml-platform"))
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say the version")] = False,
+) -> None:
+    """Declare a model in one YAML file and get its production lineage graph on Dagster."""
+
+
+@app.command(rich_help_panel="Run")
 def dev() -> None:
     """Run the embedded stack (S3, MLflow, model server, Dagster) until Ctrl-C."""
     from ml_platform.local import stack
@@ -46,7 +74,7 @@ def dev() -> None:
     stack.run(load_settings(), lambda text: print(text, flush=True))
 
 
-@app.command()
+@app.command(rich_help_panel="Data")
 def land(
     input_folder: InputFolder = None,
     first: First = None,
@@ -72,7 +100,7 @@ def land(
     )
 
 
-@app.command()
+@app.command(rich_help_panel="Run")
 def demo(
     input_folder: InputFolder = None,
     first: First = None,

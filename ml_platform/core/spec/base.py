@@ -66,8 +66,8 @@ class Spec(BaseModel):
 
 
 class Described(Spec):
-    name: Name
-    description: str = ""
+    name: Name = Field(description="what it is called in the graph, the lake and the registry: lower snake case")
+    description: str = Field(default="", description="a sentence that people read in the graph")
     owners: tuple[Owner, ...] = Field(default=(), description="e-mail addresses or team:names")
     keep_days: int | None = Field(
         default=None, ge=1, description="how many of the newest days are kept; default: all (ml-platform retention)"

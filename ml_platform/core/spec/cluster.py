@@ -13,7 +13,9 @@ ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", ma
 class SpotSpec(Spec):
     """How pods get onto nodes that can go away at any moment."""
 
-    tolerations: tuple[TolerationSpec, ...] = (TolerationSpec(key="ml-platform/spot"),)
+    tolerations: tuple[TolerationSpec, ...] = Field(
+        default=(TolerationSpec(key="ml-platform/spot"),), description="taints of such nodes"
+    )
     node_selector: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, description="labels of such nodes; default: pods with `spot` may run on any node"
     )
@@ -27,7 +29,7 @@ class ClusterSpec(Spec):
         default="ml-platform/gpu-type",
         description="the nodes' label that `gpu_type` is a value of, such as nvidia.com/gpu.product",
     )
-    spot: SpotSpec = SpotSpec()
+    spot: SpotSpec = Field(default=SpotSpec(), description="what tells nodes that can go away at any moment")
     profiles: dict[ProfileName, ResourcesSpec] = Field(
         default_factory=dict, description="resources by name, for `profiles` of sources, feature views and models"
     )

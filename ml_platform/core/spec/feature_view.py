@@ -24,15 +24,15 @@ MOST_CATEGORIES = 1_000_000  # a code is a float32 in the model's input, exact u
 
 
 class FeatureSpec(Spec):
-    type: FeatureType = "float64"
+    type: FeatureType = Field(default="float64", description="type of its values")
     default: float = Field(
         default=0.0,
         description="the value for an entity without a row, the same offline and online; of an expression, where it follows "
         "from a null",
     )
-    description: str = ""
-    min: float | None = None
-    max: float | None = None
+    description: str = Field(default="", description="what it says")
+    min: float | None = Field(default=None, description="the smallest value that a day may have")
+    max: float | None = Field(default=None, description="the largest value that a day may have")
     max_null_share: float = Field(
         default=1.0, ge=0, le=1, description="the largest share of rows for which the default may stand in"
     )
@@ -82,7 +82,10 @@ class FeatureViewSpec(Described):
     computed from the request row and the other views' values by each feature's `expression`.
     """
 
-    kind: Literal["snapshot", "rolling", "request"] = "snapshot"
+    kind: Literal["snapshot", "rolling", "request"] = Field(
+        default="snapshot",
+        description="snapshot: a row per entity and day; rolling: a row per event; request: expressions over a request",
+    )
     entity: Name | None = Field(
         default=None,
         description="the column that identifies what a snapshot row is about; a rolling view that names it sees the past of "
@@ -95,7 +98,7 @@ class FeatureViewSpec(Described):
         default=False,
         description="snapshot views: one feature more, <name>_is_known: 1 for entities with a row, 0 for others",
     )
-    features: dict[Name, FeatureSpec] = Field(min_length=1)
+    features: dict[Name, FeatureSpec] = Field(min_length=1, description="what it has, by name")
     max_psi: float = Field(
         default=0.25, gt=0, description="how far a day's distribution may lie from that of the week before, by PSI"
     )

@@ -32,9 +32,9 @@ class GateSpec(Spec):
     params: dict[str, str | int | float | bool] = Field(
         default={}, description="for your own function: arguments by name, after labels, scores and rows"
     )
-    check: BuiltInCheck | None = None
-    min: FiniteFloat | None = None
-    max: FiniteFloat | None = None
+    check: BuiltInCheck | None = Field(default=None, description="a built-in check in place of a metric")
+    min: FiniteFloat | None = Field(default=None, description="the least value that passes")
+    max: FiniteFloat | None = Field(default=None, description="the greatest value that passes")
     better_than_champion_by: FiniteFloat | None = Field(
         default=None,
         description="the least gain over the deployed model on the same rows; below 0: how much worse is borne. "

@@ -13,11 +13,11 @@ from ml_platform.core.tasks import METRICS, SELECT_BY, Metric, Task
 
 
 class ModelSpec(Described):
-    task: Task = "binary_classification"
+    task: Task = Field(default="binary_classification", description="what is predicted")
     entity_rows: Name = Field(description="the source whose rows are scored: one training row each")
-    label: LabelSpec
+    label: LabelSpec = Field(description="what came true")
     features: tuple[Name, ...] = Field(min_length=1, description="names of feature views")
-    training: TrainingSpec = TrainingSpec()
+    training: TrainingSpec = Field(default=TrainingSpec(), description="on which days it is trained, and when")
     candidates: tuple[CandidateSpec, ...] = Field(
         min_length=1, description="trained side by side on the same rows; the best by training.select_by is taken"
     )
@@ -29,7 +29,7 @@ class ModelSpec(Described):
     gates: tuple[GateSpec, ...] = Field(
         default=(GateSpec(check="no_null_predictions"),), description="what a candidate passes to be registered"
     )
-    predictions: PredictionsSpec = PredictionsSpec()
+    predictions: PredictionsSpec = Field(default=PredictionsSpec(), description="scores of whole days")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="how a version that passed becomes champion")
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ SHM_OF_SEVERAL_GPUS = "1Gi"  # through /dev/shm GPUs of one node talk; container
 class TolerationSpec(Spec):
     """A taint of nodes that a pod may run on all the same."""
 
-    key: LabelKey
+    key: LabelKey = Field(description="key of the taint")
     value: LabelValue | None = Field(default=None, description="of the taint; default: any")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         default=None, description="default: any"
@@ -33,7 +33,7 @@ class VolumeSpec(Spec):
 
     mount: MountPath = Field(description="where the step finds it")
     claim: ObjectName | None = Field(default=None, description="a PersistentVolumeClaim")
-    config_map: ObjectName | None = None
+    config_map: ObjectName | None = Field(default=None, description="name of a ConfigMap")
     scratch: Quantity | None = Field(default=None, description="an empty folder of at most this size")
     read_only: bool | None = Field(default=None, description="default: yes, except for scratch")
     sub_path: str | None = Field(default=None, description="the folder within the volume; default: all of it")
@@ -53,7 +53,7 @@ class VolumeSpec(Spec):
 class SecretSpec(Spec):
     """A Kubernetes secret, as files below `mount`, or as environment variables: all of its keys, or those in `env`."""
 
-    name: ObjectName
+    name: ObjectName = Field(description="name of the Secret")
     mount: MountPath | None = Field(default=None, description="a folder with one file for each key")
     env: dict[Variable, str] = Field(default_factory=dict, description="variable -> key of the secret")
 
@@ -78,9 +78,9 @@ class PodSpec(Spec):
         default=(),
         description="named resources of the cluster (ml_platform.components.Cluster); of two the later counts",
     )
-    cpu: Cpu = "1"
-    memory: Quantity = "2Gi"
-    gpu: int = Field(default=0, ge=0, le=16)
+    cpu: Cpu = Field(default="1", description="processors, such as 4 or 500m")
+    memory: Quantity = Field(default="2Gi", description="such as 8Gi")
+    gpu: int = Field(default=0, ge=0, le=16, description="devices of one pod")
     gpu_type: tuple[LabelValue, ...] = Field(
         default=(), description="any of these values of the nodes' label for it (`gpu_type_label` of the cluster)"
     )
@@ -91,13 +91,13 @@ class PodSpec(Spec):
     spot: bool = Field(
         default=False, description="may run on nodes that can go away at any moment (`spot` of the cluster)"
     )
-    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    tolerations: tuple[TolerationSpec, ...] = ()
-    volumes: tuple[VolumeSpec, ...] = ()
-    secrets: tuple[SecretSpec, ...] = ()
-    env: dict[Variable, str] = Field(default_factory=dict)
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict, description="labels that the node has")
+    tolerations: tuple[TolerationSpec, ...] = Field(default=(), description="taints of nodes that it may run on")
+    volumes: tuple[VolumeSpec, ...] = Field(default=(), description="what is mounted")
+    secrets: tuple[SecretSpec, ...] = Field(default=(), description="secrets as variables or as files")
+    env: dict[Variable, str] = Field(default_factory=dict, description="variables of the environment")
     image: str | None = Field(default=None, min_length=1, description="default: that of the code location")
-    image_pull_secrets: tuple[ObjectName, ...] = ()
+    image_pull_secrets: tuple[ObjectName, ...] = Field(default=(), description="secrets by which the image is pulled")
     service_account: ObjectName | None = Field(default=None, description="default: that of all runs")
     timeout: Duration = Field(
         default="24h", description="how long one try may take; a training keeps its checkpoint, a range its days"
@@ -138,8 +138,8 @@ class PodSpec(Spec):
 class RetriesSpec(Spec):
     """How often a step is tried again after trouble outside of it: after `delay`, then twice as long each time, with jitter."""
 
-    max: int = Field(default=3, ge=0, le=20)
-    delay: Duration = "2s"
+    max: int = Field(default=3, ge=0, le=20, description="tries after the first")
+    delay: Duration = Field(default="2s", description="before the second try; then twice as long each time")
 
 
 class FitSpec(PodSpec):
@@ -181,7 +181,10 @@ class ResourcesSpec(FitSpec):
         description="who fits: the step's own pod, or, on Kubernetes, pods of a Job or of a PyTorchJob that it starts and "
         "watches; default: job where there are sizes or several nodes, else step",
     )
-    retries: RetriesSpec = RetriesSpec()
+    retries: RetriesSpec = Field(
+        default=RetriesSpec(),
+        description="how often a try that failed is made again; default: 3 times, 10 on spot nodes",
+    )
     ttl: Duration | None = Field(
         default=None, description="how long pods that have ended are kept; default: as the instance says"
     )

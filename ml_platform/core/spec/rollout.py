@@ -41,7 +41,7 @@ class Stage:
 class MetricLimitSpec(Spec):
     """A metric of the labelled requests, champion against new version."""
 
-    name: RowMetric
+    name: RowMetric = Field(description="a metric that is a mean over rows")
     worse_by: float = Field(default=0.0, ge=0, description="how much worse the new version may certainly be")
 
 
@@ -49,11 +49,15 @@ class AbortSpec(Spec):
     """What ends a rollout early. Each is judged by a test that may be looked at any number of times."""
 
     error_rate: float | None = Field(default=None, gt=0, lt=1, description="share of requests that fail")
-    latency_p99_ms: float | None = Field(default=None, gt=0)
+    latency_p99_ms: float | None = Field(
+        default=None, gt=0, description="milliseconds that the 99th percentile of an answer takes at most"
+    )
     score_psi: float | None = Field(
         default=None, gt=0, description="shift of the scores against the champion's, by PSI"
     )
-    metric: MetricLimitSpec | None = None
+    metric: MetricLimitSpec | None = Field(
+        default=None, description="a metric on labels that have come, held against the champion's"
+    )
 
     @property
     def limits(self) -> int:
@@ -64,7 +68,7 @@ class AbortSpec(Spec):
 class RolloutSpec(Spec):
     """How a version that passed its gates becomes champion: at once, or in steps that are watched."""
 
-    strategy: Strategy = "all_at_once"
+    strategy: Strategy = Field(default="all_at_once", description="how a new version takes over")
     steps: tuple[Percent, ...] = Field(
         default=(), description="per cent of the entities, ascending; default: by strategy; after a shadow: none"
     )
@@ -80,7 +84,7 @@ class RolloutSpec(Spec):
         lt=1,
         description="that a rollout which is ended early had a reason; for A/B, that the better wins",
     )
-    abort_if: AbortSpec = AbortSpec()
+    abort_if: AbortSpec = Field(default=AbortSpec(), description="what ends a rollout")
 
     @model_validator(mode="after")
     def _steps_fit_the_strategy(self) -> "RolloutSpec":

@@ -11,10 +11,10 @@ from ml_platform.core.values import FLOATS, INTEGERS, ColumnType, Value, of_json
 
 
 class ColumnSpec(Spec):
-    type: ColumnType
-    nullable: bool = False
-    min: int | float | None = None
-    max: int | float | None = None
+    type: ColumnType = Field(description="what its values become")
+    nullable: bool = Field(default=False, description="whether a value may be missing")
+    min: int | float | None = Field(default=None, description="the smallest value, of the column's type")
+    max: int | float | None = Field(default=None, description="the largest value, of the column's type")
     allowed: tuple[Value, ...] | None = Field(default=None, description="the only values that may occur")
 
     @field_validator("min", "max", mode="before")
@@ -98,8 +98,8 @@ class PolicySpec(Spec):
 class RowCountSpec(Spec):
     """How many rows a day may have."""
 
-    min: int = Field(default=1, ge=0)
-    max: int | None = Field(default=None, ge=1)
+    min: int = Field(default=1, ge=0, description="the fewest rows of a day")
+    max: int | None = Field(default=None, ge=1, description="the most rows of a day")
     recent_days: int = Field(default=14, ge=0, description="the days before that make the norm; 0: there is none")
     within: tuple[float, float] = Field(default=(0.33, 3.0), description="of the median of the recent days")
 
@@ -107,26 +107,26 @@ class RowCountSpec(Spec):
 class ReferenceSpec(Spec):
     """A column's values occur in a column of another source."""
 
-    source: Name
-    column: Name
+    source: Name = Field(description="where the values occur")
+    column: Name = Field(description="in which of its columns")
     window_days: int = Field(default=1, ge=1, description="the newest days of that source, up to the row's own day")
 
 
 class ObjectsOrigin(Spec):
     """Files in the landing bucket, `<landing>/<name>/YYYY-MM-DD/<anything>.{parquet,csv,jsonl}[.gz|.zst]`."""
 
-    type: Literal["objects"] = "objects"
+    type: Literal["objects"] = Field(default="objects", description="files in the landing bucket")
     max_bytes: Quantity = Field(default="20Gi", description="the largest size of one object after decompression")
 
 
 class SqlOrigin(Spec):
     """A table or query of a database: day D is the rows whose event time lies in D."""
 
-    type: Literal["sql"]
+    type: Literal["sql"] = Field(description="a table of a database")
     url_variable: str = Field(
         pattern=r"^[A-Z][A-Z0-9_]*$", description="the environment variable that holds the SQLAlchemy URL"
     )
-    table: str | None = None
+    table: str | None = Field(default=None, description="the table or view, with its schema where it has one")
     query: str | None = Field(default=None, description="a SELECT without semicolon; it may be anything but daily")
     changed_at: Name | None = Field(
         default=None, description="a column that grows when a row changes; without it only row counts are compared"
@@ -142,8 +142,8 @@ class SqlOrigin(Spec):
 class PluginOrigin(Spec):
     """A class of your own, by import path; see Origin in ml_platform/data/landing.py."""
 
-    type: ImportPath
-    options: dict[str, Any] = Field(default_factory=dict)
+    type: ImportPath = Field(description="import path of a class of your own, such as my_team.origins.Queue")
+    options: dict[str, Any] = Field(default_factory=dict, description="the only argument that the class is made with")
 
 
 def _kind_of_origin(value: Any) -> str:
@@ -169,7 +169,7 @@ class SourceSpec(Described):
     )
     key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
     event_time: Name = Field(description="the timestamp column that places a row in its day")
-    columns: dict[Name, ColumnSpec] = Field(min_length=1)
+    columns: dict[Name, ColumnSpec] = Field(min_length=1, description="what a row has, by name")
     new_columns: Literal["ignore", "adopt"] = Field(
         default="ignore", description="what becomes of columns that are not declared"
     )
@@ -184,7 +184,7 @@ class SourceSpec(Described):
         "one table with the column `segment`",
     )
     references: dict[Name, ReferenceSpec] = Field(default_factory=dict, description="column -> where its values occur")
-    row_count: RowCountSpec = RowCountSpec()
+    row_count: RowCountSpec = Field(default=RowCountSpec(), description="how many rows a day may have")
     policies: dict[Check, PolicySpec] = Field(default_factory=dict, description="check -> policy; default: stop")
     resources: PodSpec | None = Field(default=None, description="of the step that ingests; default: that of all steps")
 

@@ -10,16 +10,18 @@ from ml_platform.core.tasks import Metric
 
 
 class LabelSpec(Spec):
-    source: Name
-    column: Name
+    source: Name = Field(description="the source that has it")
+    column: Name = Field(description="its column there")
 
 
 class TrainingSpec(Spec):
     window_days: int = Field(default=28, ge=1, description="days of rows that the model is fitted on")
     validation_days: int = Field(default=7, ge=1, description="days of rows, after the embargo, that it is judged on")
     embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
-    cadence: Literal["daily", "weekly", "monthly"] = "weekly"
-    seed: int = Field(default=7, ge=0, lt=2**31)
+    cadence: Literal["daily", "weekly", "monthly"] = Field(
+        default="weekly", description="how often it is trained at most"
+    )
+    seed: int = Field(default=7, ge=0, lt=2**31, description="of everything that is drawn")
     select_by: Metric | None = Field(
         default=None,
         description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
@@ -37,7 +39,9 @@ class TrainingSpec(Spec):
 
 class CandidateSpec(Spec):
     trainer: TrainerName = Field(description="a built-in trainer's name, or the import path of your own")
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="of the trainer; docs/training.md has those of the built-in ones"
+    )
     search: SearchSpec | None = Field(default=None, description="params that are found by trials; see docs/training.md")
 
     @property
