@@ -20,6 +20,13 @@ class TrainingSpec(Spec):
     embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
     cadence: Literal["daily", "weekly", "monthly"] = "weekly"
     seed: int = Field(default=7, ge=0, lt=2**31)
+    cold_start_share: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="of the rows to fit on, those that are shown with the defaults of some or all snapshot views, as if their "
+        "entities were unknown, so that the model learns what defaults mean; drawn by the seed",
+    )
     select_by: Metric | None = Field(
         default=None,
         description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
