@@ -370,6 +370,13 @@ def _check_model(file: _File, spec: ModelSpec, catalog: Catalog) -> None:
             file.known(gate.per, rows.columns, f"column of {spec.entity_rows}", f"gates.{position}.per")
     for view in spec.features:
         file.known(view, catalog.views, "feature view", "features")
+    if "cold_start_share" in spec.training.model_fields_set and not catalog.snapshot_views(spec):
+        problem = "no snapshot view is among the features, so that nobody is looked up"
+        file.refuse("training.cold_start_share", problem, "leave it out")
+    for position, gate in enumerate(spec.gates):
+        if gate.check == "cold_start_is_sane" and not catalog.snapshot_views(spec):
+            problem = "no snapshot view is among the features, so that nobody is looked up"
+            file.refuse(f"gates.{position}.check", problem, "leave the gate out")
     for view in catalog.daily_views(spec):
         if view.rows and view.rows != spec.entity_rows:
             problem = f"{view.name} has features of {view.rows}, not of {spec.entity_rows}"

@@ -92,7 +92,7 @@ def evaluate(
     bundle_digest: str,
     score: Score,
     reloaded: Callable[[], Score],
-    schema: Finding,
+    more: Mapping[str, Finding],
     rows: Mapping[str, np.ndarray],
     event_time: str,
     champion: Champion | None,
@@ -101,7 +101,7 @@ def evaluate(
 
     Args:
         reloaded: saves and loads the candidate, and gives its `score`.
-        schema: how the bundle's input schema differs from the source and the training set.
+        more: what was found that takes more than scores of these rows, by the name of the check.
         event_time: the column of `rows` by which days are told apart.
         champion: None if there never was one.
     """
@@ -119,7 +119,7 @@ def evaluate(
         metrics=measure(spec.task, labels, scores),
         champion=theirs,
         figures=figures(spec.gates, spec.task, rows, event_time, scores, their_scores, spec.training.seed),
-        findings={**(findings(score, reloaded, rows) if len(labels) else {}), "input_schema_matches": schema},
+        findings={**(findings(score, reloaded, rows) if len(labels) else {}), **more},
     )
     return Evaluation(report, labels, scores, their_scores)
 

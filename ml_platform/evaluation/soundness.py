@@ -1,13 +1,21 @@
-"""Whether a model scores a row alike whatever the rows around it, and after it was saved and loaded."""
+"""Whether a model scores a row alike whatever the rows around it, and after it was saved and loaded; and strangers sanely."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from ml_platform.evaluation.metrics import MIN_RAREST, MIN_ROWS, NO_VALUE
+from ml_platform.features.point_in_time import as_of_column
+from ml_platform.training.training_set import LABEL
+
 TOLERANCE = 1e-5  # float32 sums in another order differ by less; a layer in training mode differs by far more
 SAMPLE = 500
 BATCHES = (1, 7, 64)
+# The newly come may be several times as likely to be positive as everybody, and a week may differ from those before by as
+# much; at five times the odds, or a fifth, it is the defaults that speak. At a base rate of 0.8 % that is a mean of 4 %.
+MOST_ODDS = 5.0
+SURE = 1.96  # standard deviations to either side of a 95 % interval
 Rows = Mapping[str, np.ndarray]
 Score = Callable[[Rows], np.ndarray]
 
@@ -69,3 +77,63 @@ def _difference(one: Callable[[], np.ndarray], other: Callable[[], np.ndarray]) 
         return Finding(float(np.max(np.abs(right - left) / (1 + np.abs(left)))))
     except Exception as error:  # noqa: BLE001  # the trainer may be anyone's; what it cannot show counts as a no
         return Finding(float("nan"), f"{type(error).__name__}: {error}")
+
+
+# --- cold starts ------------------------------------------------------------------------------------------------------
+
+
+def cold_start(score: Score, rows: Rows, views: Mapping[str, Mapping[str, float]]) -> Finding:
+    """By what factor the scores of strangers are off, as odds; 1 where their mean is within what turned out.
+
+    Twice a mean score is held against the share of the label 1, as its 95 % interval: of all rows as if nobody knew
+    their entities, and of the rows whose entities some snapshot really did not know. Who is new may differ from
+    everybody, so that for the first both intervals count. Without enough rows to know the base rate there is no value; too few
+    first appearances are left out, and that is said.
+
+    Args:
+        rows: with labels and each view's `<view>__as_of`.
+        views: of the snapshot views each feature's default.
+    """
+    try:
+        labels = rows[LABEL].astype(np.float64)
+        rarest = int(min(labels.sum(), len(labels) - labels.sum()))
+        if len(labels) < MIN_ROWS or rarest < MIN_RAREST:
+            words = f"not enough data: {len(labels):,} rows, {rarest} of the rarer class ({MIN_ROWS} and {MIN_RAREST} wanted)"
+            return Finding(NO_VALUE, words)
+        defaults = {name: default for features in views.values() for name, default in features.items()}
+        masked = score({**rows, **{name: np.full(len(labels), default) for name, default in defaults.items()}})
+        low, high = _interval(labels)
+        words = f"all rows as strangers {_compared(masked, labels)}"
+        new = np.flatnonzero(np.any([np.isnat(rows[as_of_column(view)]) for view in views], axis=0))
+        if len(new) < MIN_ROWS:
+            few = f"{len(new):,} first appearances are too few to judge ({MIN_ROWS} wanted)"
+            return Finding(_odds_off(masked, low, high), f"{words}; {few}")
+        scores, (its_low, its_high) = score(_taken(rows, new)), _interval(labels[new])
+        words += f"; first appearances {_compared(scores, labels[new])}"
+        apart = _odds_off(masked, min(low, its_low), max(high, its_high)), _odds_off(scores, its_low, its_high)
+        return Finding(float(np.max(apart)), words)
+    except Exception as error:  # noqa: BLE001  # as above
+        return Finding(NO_VALUE, f"{type(error).__name__}: {error}")
+
+
+def _interval(labels: np.ndarray) -> tuple[float, float]:
+    """Of the share of ones: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927)."""
+    count, share = len(labels), labels.mean()
+    centre = share + SURE**2 / (2 * count)
+    spread = SURE * np.sqrt(share * (1 - share) / count + SURE**2 / (4 * count**2))
+    return tuple(np.clip((centre + sign * spread) / (1 + SURE**2 / count), 0.0, 1.0) for sign in (-1, 1))  # type: ignore[return-value]
+
+
+def _odds_off(scores: np.ndarray, low: float, high: float) -> float:
+    """By what factor the odds of the mean lie outside of the interval; 1 within."""
+    mean = np.clip(scores.mean(), 1e-9, 1 - 1e-9)
+    odds, least, most = (share / (1 - share) for share in (mean, low, high))
+    return float(max(odds / most, least / odds, 1.0)) if np.isfinite(odds) else NO_VALUE
+
+
+def _compared(scores: np.ndarray, labels: np.ndarray) -> str:
+    low, high = _interval(labels)
+    return (
+        f"score {scores.mean():.4g} on average, and {labels.mean():.4g} of {len(labels):,} turned out positive "
+        f"(95 % interval {low:.4g} to {high:.4g})"
+    )
