@@ -107,8 +107,9 @@ def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry:
     differences = schema_differences(candidate.schema, source, catalog.daily_views(spec), table.schema)
     more = {"input_schema_matches": Finding(len(differences), "; ".join(differences))}
     if candidate.schema.views and spec.task == "binary_classification":
-        defaults = {view.name: view.features for view in candidate.schema.views}
-        more["cold_start_is_sane"] = cold_start(candidate.score, rows, defaults)
+        more["cold_start_is_sane"] = cold_start(
+            candidate.score, rows, candidate.schema.defaults, [view.name for view in candidate.schema.views]
+        )
     return evaluate(
         spec,
         day.isoformat(),

@@ -282,11 +282,11 @@ RESULTS: dict[str, tuple[GateSpec, dict[str, Any], tuple[bool, str], float | Non
     ),
     "cold start": (
         GateSpec(check="cold_start_is_sane"), {"findings": {"cold_start_is_sane": Finding(900.0, "they score 0.9")}},
-        (False, "the factor by which odds are off is 900; at most 5 wanted: they score 0.9"), 900, 5, {},
+        (False, "the factor by which odds are off is 900; at most 3 wanted: they score 0.9"), 900, 3, {},
     ),
     "cold start of little": (
         GateSpec(check="cold_start_is_sane"), {"findings": {"cold_start_is_sane": Finding(NAN, "not enough data: 9 rows")}},
-        (False, "the factor by which odds are off has no value: not enough data: 9 rows"), NAN, 5, {},
+        (False, "the factor by which odds are off has no value: not enough data: 9 rows"), NAN, 3, {},
     ),
     "row order": (
         GateSpec(check="invariant_to_row_order"), {},

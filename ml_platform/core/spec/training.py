@@ -21,7 +21,7 @@ class TrainingSpec(Spec):
     cadence: Literal["daily", "weekly", "monthly"] = "weekly"
     seed: int = Field(default=7, ge=0, lt=2**31)
     cold_start_share: float = Field(
-        default=0.01,
+        default=0.02,
         ge=0,
         lt=1,
         description="of the rows to fit on, those that are shown with the defaults of some or all snapshot views, as if their "
