@@ -24,7 +24,7 @@ from ml_platform.core.errors import PlatformError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.evaluation.gates import GateResult, judge
 from ml_platform.evaluation.report import Champion, Evaluation, Report, evaluate
-from ml_platform.evaluation.soundness import Finding
+from ml_platform.evaluation.soundness import Finding, cold_start
 from ml_platform.registry import bundle
 from ml_platform.registry.conformity import schema_differences
 from ml_platform.resources.lake import Lake
@@ -103,15 +103,21 @@ def measured(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake, registry:
     candidate = bundle.unpack(files, subject, catalog.plugins)
     table = lake.read_table(keys.training_set(spec.name), [day])
     source = catalog.sources[spec.entity_rows]
+    rows = part_of(table, "validation")
     differences = schema_differences(candidate.schema, source, catalog.daily_views(spec), table.schema)
+    more = {"input_schema_matches": Finding(len(differences), "; ".join(differences))}
+    if candidate.schema.views and spec.task == "binary_classification":
+        more["cold_start_is_sane"] = cold_start(
+            candidate.score, rows, candidate.schema.defaults, [view.name for view in candidate.schema.views]
+        )
     return evaluate(
         spec,
         day.isoformat(),
         candidate.digest,
         candidate.score,
         lambda: bundle.unpack({**files, **candidate.saved()}, subject, catalog.plugins).score,
-        Finding(len(differences), "; ".join(differences)),
-        part_of(table, "validation"),
+        more,
+        rows,
         champion_of(spec, catalog, registry),
     )
 

@@ -9,11 +9,15 @@ from ml_platform.core.spec.gates import PROOFS
 from ml_platform.core.tasks import LOWER_IS_BETTER
 from ml_platform.evaluation.bootstrap import SURE, interval
 from ml_platform.evaluation.figures import Figure, Segment
+from ml_platform.evaluation.metrics import MIN_RAREST, MIN_ROWS
 from ml_platform.evaluation.report import Report
-from ml_platform.evaluation.soundness import TOLERANCE
+from ml_platform.evaluation.soundness import MOST_ODDS, TOLERANCE
 
-MIN_ROWS = 200  # of a segment that is judged
-MIN_RAREST = 10  # of these, rows of the rarer of two classes
+# What a finding's value is, and the most that it may be; of all others TOLERANCE.
+MEASURED = {
+    "input_schema_matches": ("the number of differences", 0.0),
+    "cold_start_is_sane": ("the factor by which odds are off", MOST_ODDS),
+}
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,8 @@ def _proven(gate: GateSpec, check: str, report: Report) -> GateResult:
     finding = report.findings.get(check)
     if finding is None:
         return _unknown(gate, report, check)
-    counted = check == "input_schema_matches"
-    result = _at_most(
-        gate.name,
-        "the number of differences" if counted else "the largest difference of a score",
-        finding.value,
-        0 if counted else TOLERANCE,
-    )
+    what, most = MEASURED.get(check, ("the largest difference of a score", TOLERANCE))
+    result = _at_most(gate.name, what, finding.value, most)
     words = f"{result.reason}: {finding.words}" if finding.words else result.reason
     return GateResult(gate.name, result.passed, words, result.value, result.limit)
 

@@ -10,6 +10,9 @@ from ml_platform.core.tasks import METRICS, Task
 
 DECISION_THRESHOLD = 0.5
 NO_VALUE = float("nan")
+# Below them a share says nothing yet.
+MIN_ROWS = 200
+MIN_RAREST = 10  # of these, rows of the rarer of two classes
 
 
 def measure(task: Task, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -92,7 +92,7 @@ def evaluate(
     bundle_digest: str,
     score: Score,
     reloaded: Callable[[], Score],
-    schema: Finding,
+    more: Mapping[str, Finding],
     rows: Mapping[str, np.ndarray],
     champion: Champion | None,
 ) -> Evaluation:
@@ -100,7 +100,7 @@ def evaluate(
 
     Args:
         reloaded: saves and loads the candidate, and gives its `score`.
-        schema: how the bundle's input schema differs from the source and the training set.
+        more: what was found that takes more than scores of these rows, by the name of the check.
         champion: None if there never was one.
     """
     labels = rows[LABEL]
@@ -117,7 +117,7 @@ def evaluate(
         metrics=measure(spec.task, labels, scores),
         champion=theirs,
         figures=figures(spec.gates, spec.task, rows, scores, their_scores, spec.training.seed),
-        findings={**(findings(score, reloaded, rows) if len(labels) else {}), "input_schema_matches": schema},
+        findings={**(findings(score, reloaded, rows) if len(labels) else {}), **more},
     )
     return Evaluation(report, labels, scores, their_scores)
 

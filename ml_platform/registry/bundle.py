@@ -77,6 +77,12 @@ class InputSchema:
         views = (*(view.features for view in self.views), *self.rolling.values())
         return {name: default for features in views for name, default in features.items()}
 
+    @property
+    def defaults(self) -> dict[str, dict[str, float]]:
+        """Of each entity every snapshot feature with its default."""
+        of = self.views
+        return {e: {name: d for v in of if v.entity == e for name, d in v.features.items()} for e in self.entities}
+
     @classmethod
     def of(cls, transforms: Transforms, rows: SourceSpec, views: Sequence[FeatureViewSpec]) -> "InputSchema":
         features = {view.name: {name: f.default for name, f in view.features.items()} for view in views}

@@ -13,6 +13,7 @@ from ml_platform.core.spec import CandidateSpec, FeatureViewSpec, ModelSpec, Sou
 from ml_platform.features.transforms import Transforms
 from ml_platform.registry import bundle
 from ml_platform.registry.leaderboard import Entry, attempt, fit_here, labels_of, select
+from ml_platform.training.cold_start import with_cold_starts
 from ml_platform.training.manifest import training_manifest
 from ml_platform.training.trainers import Checkpoints, Context, Labelled, OnEpoch, Trainer
 from ml_platform.training.training_set import LABEL, class_count, split_columns
@@ -20,13 +21,17 @@ from ml_platform.training.training_set import LABEL, class_count, split_columns
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows as trainers take them, and the transforms, fitted on the training rows, that made them so."""
+    """Rows as trainers take them, and the transforms, fitted on the training rows, that made them so.
+
+    `cold_starts`: how many of the training rows were shown as such, by entity.
+    """
 
     transforms: Transforms
     schema: bundle.InputSchema
     train: Labelled
     validation: Labelled
     classes: int
+    cold_starts: Mapping[str, int]
 
     def context(
         self, spec: ModelSpec, on_epoch: OnEpoch, checkpoints: Checkpoints | None, interrupted: Callable[[], bool]
@@ -52,19 +57,21 @@ def prepare(
     request_views: Sequence[FeatureViewSpec],
     subject: str,
 ) -> Prepared:
-    """Fit the transforms and apply them.
+    """Show some of the rows to fit on as cold starts, fit the transforms and apply them.
 
     Raises:
         TrainingError: if the rows cannot be trained or judged on.
     """
     parts = split_columns(training_set, subject, spec.task)
-    transforms = Transforms.of_views(daily_views, request_views, parts.train)
+    training, identity = spec.training, [*rows.key, rows.event_time]
+    shown, cold_starts = with_cold_starts(parts.train, daily_views, identity, training.cold_start_share, training.seed)
+    transforms = Transforms.of_views(daily_views, request_views, shown)
     label_type = np.float64 if spec.task == "regression" else np.int64
     train, validation = (
-        Labelled(transforms.apply(part), part[LABEL].astype(label_type)) for part in (parts.train, parts.validation)
+        Labelled(transforms.apply(part), part[LABEL].astype(label_type)) for part in (shown, parts.validation)
     )
     schema = bundle.InputSchema.of(transforms, rows, daily_views)
-    return Prepared(transforms, schema, train, validation, class_count(parts, spec.task))
+    return Prepared(transforms, schema, train, validation, class_count(parts, spec.task), cold_starts)
 
 
 def train_candidate(
@@ -121,7 +128,10 @@ def train_candidate(
             inputs,
             training_set_hash,
             [entry.outcome() for entry in leaderboard],
-            described,
+            {
+                **(described or {}),
+                "cold_starts": {"share": spec.training.cold_start_share, "rows": prepared.cold_starts},
+            },
         ),
     )
     return Trained(files, leaderboard)

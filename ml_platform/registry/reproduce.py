@@ -90,7 +90,10 @@ def refit(
     selected = CandidateSpec(trainer=manifest["trainer"], params=manifest["params"])
     for name in selected.trainers:  # which the bundle names; its own files were loaded by the same rule
         check_kind(name, plugins)
-    spec = original.spec.model_copy(update={"candidates": (selected,)})
+    # Of before there were cold starts, whatever the default is now.
+    share = {"cold_start_share": manifest.get("cold_starts", {}).get("share", 0.0)}
+    training = original.spec.training.model_copy(update=share)
+    spec = original.spec.model_copy(update={"candidates": (selected,), "training": training})
     day = date.fromisoformat(manifest["training_date"])
     with _as_then(manifest.get("machine", {}).get("threads", {})):
         trained = train_candidate(

@@ -92,6 +92,7 @@ def fingerprint(spec: ModelSpec, catalog: Catalog, position: int, day: date, tra
         "select_by": spec.select_by,
         "days": [*split.train, *split.validation],
         "seed": spec.training.seed,
+        "cold_start_share": spec.training.cold_start_share,
         "candidate": [position, candidate.trainer, candidate.params],
         "search": [candidate.search.how, candidate.search.prune, candidate.search.model_dump(mode="json")["space"]],
         "code": digest.code_version(("**/*.py",)),

@@ -99,6 +99,7 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
             "invariant_to_batch_size",
             "survives_save_and_load",
             "input_schema_matches",
+            "cold_start_is_sane",
         },
     }
 

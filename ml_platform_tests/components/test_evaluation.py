@@ -1,6 +1,7 @@
 """`evaluation` on a lake with a trained candidate: its checks, and a registry that cannot be reached."""
 
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -156,3 +157,43 @@ def test_gate_that_is_newer_than_the_report_holds_until_it_is_made_again(
     evaluated(spec, catalog, lake, Known())
     newer = spec.model_copy(update={"gates": (GateSpec(metric="f1", min=0.0),)})
     assert "materialize fraud_detection/evaluation again" in verdict(newer, DAY, lake)[1][0].reason
+
+
+# --- strangers --------------------------------------------------------------------------------------------------------
+
+CARDS = {
+    "name": "cards",
+    "entity": "customer_id",
+    "function": "a.b",
+    "inputs": {"transactions": {"window_days": 1}},
+    "is_known": True,
+    "features": {"usual": {}},
+}
+TIMES = {"name": "times", "kind": "request", "features": {"times": {"expression": "tx_amount / maximum(usual, 1.0)"}}}
+
+
+@pytest.mark.parametrize(("share", "sane"), [(0.0, False), (0.05, True)])
+def test_model_that_never_saw_a_stranger_is_held_and_one_that_did_is_not(
+    catalog: Catalog, spec: ModelSpec, tmp_path: Path, share: float, sane: bool
+) -> None:
+    """Fraud is several times what a card usually spends, which of an unknown card is 0."""
+    snapshot, request = (FeatureViewSpec.model_validate(view) for view in (CARDS, TIMES))
+    strange = Catalog(catalog.sources, {"cards": snapshot, "times": request}, {})
+    changed = {"features": ["cards", "times"], "training": {"cold_start_share": share}}
+    gates = [{"check": "cold_start_is_sane"}, {"metric": "average_precision", "min": 0.9}]
+    candidates = [{"trainer": "forest", "params": {"n_estimators": 30}}]
+    model = ModelSpec.model_validate({**spec.model_dump(), **changed, "gates": gates, "candidates": candidates})
+    table = training_set(catalog)
+    usual = np.random.default_rng(6).uniform(20, 90, len(table))
+    times = np.where(table[LABEL].to_numpy() == 1, 5.0, np.random.default_rng(7).uniform(0.2, 2.0, len(table)))
+    table = table.set_column(table.schema.get_field_index("tx_amount"), "tx_amount", pa.array(usual * times))
+    table = table.append_column("usual", pa.array(usual)).append_column("cards_is_known", pa.array(np.ones(len(table))))
+    table = table.append_column("cards__as_of", table["tx_datetime"])
+    lake = Lake.at(Settings(lake=str(tmp_path)))
+    lake.write_table(keys.training_set(spec.name), DAY, table, [])
+    source = catalog.sources["transactions"]
+    trained = train_candidate(model, DAY, source, [snapshot], [request], table, "hash", [], lambda *_: None)
+    lake.write_files(keys.candidate(spec.name), DAY, trained.files, [])
+    found = failed(evaluated(model, strange, lake, Known()))
+    assert list(found) == ([] if sane else ["cold_start_is_sane"])
+    assert sane or "mean scores: unknown customer_id 0.8" in found["cold_start_is_sane"]

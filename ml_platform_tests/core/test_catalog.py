@@ -256,6 +256,26 @@ def test_view_that_cannot_say_is_known_is_refused(tmp_path: Path, kind: str, mor
     assert problem in mistake(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("lines", "field"),
+    [
+        ("training:\n    cold_start_share: 0.1", "training.cold_start_share"),
+        ("gates:\n    - {check: cold_start_is_sane}", "gates.0.check"),
+    ],
+)
+def test_cold_starts_of_a_model_that_looks_nobody_up_are_refused(tmp_path: Path, lines: str, field: str) -> None:
+    for folder in (tmp_path / "rolling", tmp_path / "snapshot"):
+        for path in DEFS.rglob("defs.yaml"):
+            if "models" not in path.parts:
+                write(folder, path.read_text(), path.parent.name)
+        write(folder, f"{MODEL}  {lines}\n", "three")
+    assert "fraud_copy" in load_catalog(tmp_path / "snapshot").models
+    model = MODEL.replace("customer_activity", "customer_windows")
+    path = write(tmp_path / "rolling", f"{model}  {lines}\n", "three")
+    said = f"{path}:9: `{field}`: no snapshot view is among the features"
+    assert mistake(tmp_path / "rolling").startswith(said)
+
+
 def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
     write(tmp_path, MODEL + "  resources: {gpu_type: [a100]}\n")
     assert "gpu_type is given but gpu is 0" in mistake(tmp_path)
@@ -299,6 +319,15 @@ def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str
             "  gates:\n    - {metric: mae, max: 3}\n    - {check: min_class_ratio, min: 0.1}\n",
             11,
             "`gates.1.check`: min_class_ratio is for classes, and regression has none",
+        ),
+        *(
+            (
+                task,
+                "  gates:\n    - {check: no_null_predictions}\n    - {check: cold_start_is_sane}\n",
+                11,
+                f"`gates.1.check`: cold_start_is_sane holds probabilities against a base rate, and {task} has none",
+            )
+            for task in ("regression", "multiclass_classification")
         ),
         (
             "binary_classification",

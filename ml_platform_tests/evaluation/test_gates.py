@@ -180,7 +180,7 @@ def test_built_in_checks() -> None:
 def test_proofs_pass_only_when_they_found_nothing(check: Any) -> None:
     gate = GateSpec(check=check)
     assert verdict(gate).passed
-    assert not verdict(gate, findings={check: Finding(1.0, "amount is absent")}).passed
+    assert not verdict(gate, findings={check: Finding(9.0, "amount is absent")}).passed
     broken = verdict(gate, findings={check: Finding(NAN, "ValueError: no such file")})
     assert not broken.passed
     assert "ValueError: no such file" in broken.reason
@@ -279,6 +279,14 @@ RESULTS: dict[str, tuple[GateSpec, dict[str, Any], tuple[bool, str], float | Non
     "same schema": (
         GateSpec(check="input_schema_matches"), {},
         (True, "the number of differences is 0; at most 0 wanted"), 0, 0, {},
+    ),
+    "cold start": (
+        GateSpec(check="cold_start_is_sane"), {"findings": {"cold_start_is_sane": Finding(900.0, "they score 0.9")}},
+        (False, "the factor by which odds are off is 900; at most 3 wanted: they score 0.9"), 900, 3, {},
+    ),
+    "cold start of little": (
+        GateSpec(check="cold_start_is_sane"), {"findings": {"cold_start_is_sane": Finding(NAN, "not enough data: 9 rows")}},
+        (False, "the factor by which odds are off has no value: not enough data: 9 rows"), NAN, 3, {},
     ),
     "row order": (
         GateSpec(check="invariant_to_row_order"), {},

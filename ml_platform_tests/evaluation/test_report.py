@@ -51,7 +51,7 @@ def made(
     spec: ModelSpec, champion: Champion | None, score: Any = X, rows: Mapping[str, np.ndarray] = ROWS
 ) -> Evaluation:
     return evaluate(
-        spec, "2024-01-01", "digest", score, lambda: score, Finding(0), rows, champion
+        spec, "2024-01-01", "digest", score, lambda: score, {"input_schema_matches": Finding(0)}, rows, champion
     )  # fmt: skip
 
 

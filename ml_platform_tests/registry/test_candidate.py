@@ -13,8 +13,10 @@ from ml_platform.core.errors import BundleError, Interrupted, SpecError, Trainin
 from ml_platform.core.spec import CandidateSpec, FeatureViewSpec, ModelSpec
 from ml_platform.core.tasks import METRICS, Task
 from ml_platform.registry import bundle
-from ml_platform.registry.candidate import Trained, train_candidate
-from ml_platform.training.training_set import LABEL, SPLIT
+from ml_platform.registry.candidate import Prepared, Trained, prepare, train_candidate
+from ml_platform.registry.reproduce import differences, refit
+from ml_platform.training.cold_start import with_cold_starts
+from ml_platform.training.training_set import LABEL, SPLIT, part_of
 
 VIEW = FeatureViewSpec.model_validate(
     {
@@ -191,3 +193,87 @@ def test_memory_that_ran_out_is_noted_in_the_leaderboard(catalog: Catalog) -> No
     halved = stub(score=0.2, figures={"halvings": 2.0, "part_rows": 64.0})
     notes = [entry.note for entry in trained(catalog, stub(score=0.2), halved).leaderboard]
     assert notes == ["", "memory ran out: 64 rows at once, and gradients added up to the same batch"]
+
+
+# --- cold starts ------------------------------------------------------------------------------------------------------
+
+CARDS = FeatureViewSpec.model_validate(
+    {
+        "name": "cards",
+        "entity": "customer_id",
+        "function": "a.b",
+        "inputs": {"transactions": {"window_days": 1}},
+        "is_known": True,
+        "features": {"usual": {"default": -4.0}},
+    }
+)
+TIMES = FeatureViewSpec.model_validate(
+    {"name": "times", "kind": "request", "features": {"to_usual": {"expression": "tx_amount / usual"}}}
+)
+
+
+def looked_up(catalog: Catalog, share: float | None) -> tuple[ModelSpec, pa.Table]:
+    """A model with a snapshot view, and its training set, in which everybody is known."""
+    rows = table("binary_classification")
+    rows = rows.append_column("usual", pa.array(np.random.default_rng(4).uniform(1, 9, len(rows))))
+    rows = rows.append_column("cards_is_known", pa.array(np.ones(len(rows))))
+    rows = rows.append_column("transaction_id", pa.array(np.arange(len(rows))))
+    fraud = catalog.models["fraud_detection"].model_dump(exclude={"gates"})
+    training = {} if share is None else {"cold_start_share": share}
+    linear = [{"trainer": "linear"}]
+    return ModelSpec.model_validate({**fraud, "training": training, "candidates": linear}), rows
+
+
+def prepared(catalog: Catalog, share: float | None) -> Prepared:
+    spec, rows = looked_up(catalog, share)
+    return prepare(spec, catalog.sources["transactions"], rows, [CARDS], [TIMES], "m")
+
+
+def unknown(made: Prepared, part: str) -> int:
+    """Rows of a part that say: nobody knows this card."""
+    position = made.transforms.names.index("cards_is_known")
+    x = getattr(made, part).x[:, position]
+    return int((x == np.float32(made.transforms.describe({})[position].default)).sum())
+
+
+def test_a_share_of_the_rows_to_fit_on_are_cold_starts_and_none_of_those_to_judge_by(catalog: Catalog) -> None:
+    made = prepared(catalog, 0.2)
+    assert 30 < unknown(made, "train") < 90
+    assert made.cold_starts == {"customer_id": unknown(made, "train")}
+    assert unknown(made, "validation") == 0
+    assert unknown(prepared(catalog, 0.0), "train") == 0
+    assert prepared(catalog, 0.0).cold_starts == {}
+    assert prepared(catalog, None).cold_starts["customer_id"] > 0  # without a word about it too
+
+
+def test_transforms_are_fitted_on_what_the_fit_is_shown(catalog: Catalog) -> None:
+    _, rows = looked_up(catalog, 0.2)
+    made, train = prepared(catalog, 0.2), part_of(rows, "train")
+    shown, _ = with_cold_starts(train, [CARDS], ["transaction_id", "tx_datetime"], 0.2, 7)
+    assert made.transforms.names == ("usual", "cards_is_known", "to_usual")
+    means = [shown["usual"].mean(), shown["cards_is_known"].mean(), (shown["tx_amount"] / shown["usual"]).mean()]
+    assert made.transforms.mean == pytest.approx(means)
+    assert (made.train.x == made.transforms.apply(shown)).all()
+
+
+def test_manifest_says_how_many_cold_starts_there_were_and_a_refit_has_the_same(catalog: Catalog) -> None:
+    spec, rows = looked_up(catalog, 0.2)
+    source, views = catalog.sources["transactions"], ([CARDS], [TIMES])
+    files = train_candidate(spec, date(2018, 5, 31), source, *views, rows, "hash", [], lambda *_: None).files
+    manifest = json.loads(files[bundle.MANIFEST])
+    assert manifest["cold_starts"] == {"share": 0.2, "rows": prepared(catalog, 0.2).cold_starts}
+    shuffled = rows.take(pa.array(np.argsort(rows["transaction_id"].to_numpy() < 300, kind="stable")[::-1].copy()))
+    assert differences(files, refit(bundle.unpack(files, "m"), source, *views, rows)) == {}
+    assert (prepare(spec, source, shuffled, *views, "m").cold_starts) == manifest["cold_starts"]["rows"]
+
+
+def test_version_of_before_there_were_cold_starts_is_refitted_without(catalog: Catalog) -> None:
+    spec, rows = looked_up(catalog, 0.0)
+    source, views = catalog.sources["transactions"], ([CARDS], [TIMES])
+    files = train_candidate(spec, date(2018, 5, 31), source, *views, rows, "hash", [], lambda *_: None).files
+    manifest = json.loads(files[bundle.MANIFEST])
+    text = files[bundle.SPEC].replace(b"  cold_start_share: 0.0\n", b"")
+    assert text != files[bundle.SPEC]
+    del manifest["cold_starts"]
+    old = {**files, bundle.MANIFEST: json.dumps(manifest).encode(), bundle.SPEC: text}
+    assert differences(files, refit(bundle.unpack(old, "m"), source, *views, rows)) == {}

@@ -125,6 +125,13 @@ def _labels(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
 
 def _features(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
     rows = catalog.sources[spec.entity_rows]
+    if not catalog.snapshot_views(spec):
+        problem = "no snapshot view is among the features, so that nobody is looked up"
+        if "cold_start_share" in spec.training.model_fields_set:
+            found.refuse("training.cold_start_share", problem, "leave it out")
+        for position, gate in enumerate(spec.gates):
+            if gate.check == "cold_start_is_sane":
+                found.refuse(f"gates.{position}.check", problem, "leave the gate out")
     for view in catalog.daily_views(spec):
         if view.rows and view.rows != spec.entity_rows:
             problem = f"{view.name} has features of {view.rows}, not of {spec.entity_rows}"

@@ -9,13 +9,20 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from ml_platform.core.spec.base import IMPORT_PATH, ImportPath, Name, Spec
 from ml_platform.core.tasks import SHARES, Metric
 
-Proof = Literal["invariant_to_row_order", "invariant_to_batch_size", "survives_save_and_load", "input_schema_matches"]
+Proof = Literal[
+    "invariant_to_row_order",
+    "invariant_to_batch_size",
+    "survives_save_and_load",
+    "input_schema_matches",
+    "cold_start_is_sane",
+]
 BuiltInCheck = Literal["no_null_predictions", "prediction_latency_p99_ms", "min_class_ratio", Proof]
 PROOFS: dict[str, str] = {
     "invariant_to_row_order": "A row's score does not depend on the order of the rows.",
     "invariant_to_batch_size": "A row's score does not depend on how many rows are scored at once.",
     "survives_save_and_load": "The model scores alike after it was saved and loaded.",
     "input_schema_matches": "The bundle asks for what the source and the training set have, in the same types.",
+    "cold_start_is_sane": "The scores of entities that nobody knows are on average about what turned out.",
 }
 LIMIT_OF_CHECK = {"prediction_latency_p99_ms": "max", "min_class_ratio": "min"}
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]

@@ -49,6 +49,9 @@ class ModelSpec(Described):
                 self._is_of_the_task((*at, "metric"), gate.metric)
             if gate.check == "min_class_ratio" and self.task == "regression":
                 raise misplaced((*at, "check"), "min_class_ratio is for classes, and regression has none")
+            if gate.check == "cold_start_is_sane" and self.task != "binary_classification":
+                problem = f"cold_start_is_sane holds probabilities against a base rate, and {self.task} has none"
+                raise misplaced((*at, "check"), problem)
         limit, comparable = self.rollout.abort_if.metric, ROW_METRICS[self.task]
         if limit and limit.name not in comparable:
             problem = f"{limit.name} is not among {', '.join(comparable)}, which are means over rows of {self.task}"

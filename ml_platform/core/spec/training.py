@@ -22,6 +22,13 @@ class TrainingSpec(Spec):
         default="weekly", description="how often it is trained at most"
     )
     seed: int = Field(default=7, ge=0, lt=2**31, description="of everything that is drawn")
+    cold_start_share: float = Field(
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="of the rows to fit on, those that are shown with the defaults of some or all snapshot views, as if their "
+        "entities were unknown, so that the model learns what defaults mean; drawn by the seed",
+    )
     select_by: Metric | None = Field(
         default=None,
         description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
