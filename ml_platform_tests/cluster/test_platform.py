@@ -3,12 +3,14 @@
 The scenarios follow each other on one platform. `make test-cluster` runs them on a real cluster.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
 import boto3
 import pytest
+import yaml
 from rich.console import Console
 
 from ml_platform.core import keys
@@ -16,17 +18,20 @@ from ml_platform.local import demo
 from ml_platform.local.demo import MODEL, Outcome, World
 from ml_platform.local.producer import simulated
 from ml_platform.resources.object_store import client_options
-from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster
+from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster, platform_env
 from ml_platform_tests.conftest import FIRST_DAY, STORY_DAYS
 
 pytestmark = pytest.mark.story
 CANDIDATE = keys.candidate(MODEL)
+AFTER_MIGRATION = ("dagster-code", "dagster-daemon", "dagster-webserver", "mlflow", "model-server")
 STEP = CANDIDATE.replace("/", "__")
 
 
-def training_gets(*more: str) -> str:
+def training_gets(**more: int | str) -> str:
     """ML_PLATFORM_CLUSTER as the overlay has it, where a training gets more."""
-    return f"{{profiles: {{gpu-training: {{{', '.join(('cpu: 250m', 'memory: 1536Mi', *more))}}}}}}}"
+    given = yaml.safe_load(platform_env()["ML_PLATFORM_CLUSTER"])
+    given["profiles"]["gpu-training"] |= more
+    return json.dumps(given)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,9 @@ def limits(pod: object) -> dict[str, str]:
 
 
 def test_schemas_were_migrated_before_anything_else(cluster: Cluster) -> None:
-    cluster.eventually(lambda: cluster.batch.read_namespaced_job("migration", NAMESPACE).status.succeeded == 1, 600)
+    migrated = cluster.batch.read_namespaced_job("migration", NAMESPACE).status.completion_time
+    for name in AFTER_MIGRATION:
+        assert all(pod.metadata.creation_timestamp >= migrated for pod in cluster.pods({"app": name})), name
 
 
 def test_landed_files_become_a_gated_model_that_answers(trained: date) -> None:
@@ -120,20 +127,20 @@ def test_node_is_drained_under_a_training(cluster: Cluster, training: str, node:
 
 
 @pytest.fixture
-def differing(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+def differing(cluster: Cluster) -> Iterator[Callable[..., None]]:
     """Say what a training gets otherwise than the overlay does, for as long as a test takes."""
 
-    def differ(resources: str) -> None:
-        cluster.configure(ML_PLATFORM_CLUSTER=training_gets(resources))
+    def differ(**resources: int | str) -> None:
+        cluster.configure(ML_PLATFORM_CLUSTER=training_gets(**resources))
 
     yield differ  # runs that begin from now on have it
     cluster.configure(ML_PLATFORM_CLUSTER=training_gets())
 
 
 def test_training_with_a_gpu_waits_for_a_node_that_has_one(
-    cluster: Cluster, trained: date, node: str, differing: Callable[[str], None]
+    cluster: Cluster, trained: date, node: str, differing: Callable[..., None]
 ) -> None:
-    differing("gpu: 1")
+    differing(gpu=1)
     run = cluster.launch([CANDIDATE], trained.isoformat())
     of_step = {"dagster/run-id": run, "dagster/op": STEP}
     cluster.eventually(lambda: bool(cluster.pods(of_step)), 300, "a pod of the step")
@@ -146,9 +153,9 @@ def test_training_with_a_gpu_waits_for_a_node_that_has_one(
 
 
 @pytest.fixture
-def of_two_pods(cluster: Cluster, trained: date, differing: Callable[[str], None]) -> tuple[str, list[Any]]:
+def of_two_pods(cluster: Cluster, trained: date, differing: Callable[..., None]) -> tuple[str, list[Any]]:
     """The run of a training in two pods of a Job of its own, and these, once they train."""
-    differing("nodes: 2, processes: 1")
+    differing(nodes=2, processes=1, memory="768Mi")  # three of these and a run fit onto the smallest node
     run = cluster.launch([CANDIDATE], trained.isoformat())
 
     def running() -> list[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ _CANCEL = "mutation($id: String!) { terminateRun(runId: $id) { __typename ... on
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 _EVENTS = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
     __typename ... on MessageEvent { message stepKey } } } } }"""
+# Of the smallest node, 2 CPUs and 6 GiB, what its own pods leave: system pods ask for 850m and some 400 MiB, PostgreSQL for the rest.
+ROOM = {"cpu": "1100m", "memory": "5616Mi"}
 COMPONENT = "app.kubernetes.io/component"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -51,7 +54,7 @@ class Cluster:
     client: Any
     urls: dict[str, str]
     home: Path
-    is_real: bool
+    kubeconfig: Path | None = None  # of the double; none: that of whoever runs this
     core: Any = field(init=False)
     batch: Any = field(init=False)
     apps: Any = field(init=False)
@@ -156,6 +159,12 @@ class Cluster:
         """As a device plugin does."""
         self.core.patch_node_status(node, {"status": {"capacity": {"nvidia.com/gpu": str(count) if count else None}}})
 
+    def deploy(self, tag: str) -> subprocess.Popen[bytes]:
+        """k8s/deploy, begun."""
+        environment = {**os.environ, **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})}
+        command = [ROOT / "k8s" / "deploy", "local", os.environ.get("REPOSITORY", "localhost/ml-platform"), tag]
+        return subprocess.Popen(command, env=environment)
+
     # --- deployments --------------------------------------------------------------------------------------------------
 
     def configure(self, **variables: str) -> None:
@@ -194,8 +203,15 @@ class Cluster:
 
 def secrets() -> dict[str, str]:
     """What the overlay keeps secret."""
-    lines = (OVERLAY / "secrets.env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines)
+    return _variables("secrets.env")
+
+
+def platform_env() -> dict[str, str]:
+    return _variables("platform.env")
+
+
+def _variables(name: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (OVERLAY / name).read_text().splitlines())
 
 
 # --- on the double ----------------------------------------------------------------------------------------------------
@@ -208,14 +224,16 @@ def on_double(folder: Path, nursery: Nursery, postgres_url: str) -> Iterator[tup
     if shutil.which("redis-server") is None:
         pytest.skip("no Redis on this machine: there is no `redis-server` on the PATH (apt-get install redis-server)")
     with Double(folder, nursery, {"OMP_NUM_THREADS": "1"}, NAMESPACE) as double:
+        double.kubelet.limit_node("node-0", **ROOM)
         network = double.kubelet.network
         network.lead("postgres", 5432, _databases(postgres_url))
-        for manifest in manifests:
-            if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == "dagster-instance":
-                manifest["data"]["dagster.yaml"] = _outside(manifest["data"]["dagster.yaml"], double.kubeconfig)
-        double.apply(manifests, leave_out=("postgres",))
+        double.admit = partial(_outside, double.kubeconfig)
+        double.expect(manifests, elsewhere=("postgres",))
         urls = {name: network.here(f"http://{name}:{port}") for name, port in SERVICES.items()}
-        yield Cluster(new_client_from_config(str(double.kubeconfig)), urls, folder / "home", is_real=False), double
+        client = new_client_from_config(str(double.kubeconfig))
+        cluster = Cluster(client, urls, folder / "home", double.kubeconfig)
+        assert cluster.deploy("latest").wait() == 0, "k8s/deploy says why"
+        yield cluster, double
 
 
 def _databases(postgres_url: str) -> int:
@@ -233,11 +251,12 @@ def _databases(postgres_url: str) -> int:
     return int(plain.rsplit(":", 1)[1].split("/")[0])
 
 
-def _outside(instance: str, kubeconfig: Path) -> str:
-    """The instance of processes that have no service account of a cluster, but a kubeconfig."""
-    content = yaml.safe_load(instance)
-    content["run_launcher"]["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
-    return yaml.safe_dump(content)
+def _outside(kubeconfig: Path, manifest: dict[str, Any]) -> None:
+    """The instance is that of processes that have no service account of a cluster, but a kubeconfig."""
+    if manifest["metadata"]["name"] == "dagster-instance":
+        content = yaml.safe_load(manifest["data"]["dagster.yaml"])
+        content["run_launcher"]["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
+        manifest["data"]["dagster.yaml"] = yaml.safe_dump(content)
 
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------
@@ -252,7 +271,7 @@ def on_cluster(folder: Path) -> Iterator[Cluster]:
     subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
     with ExitStack() as stack:
         urls = {name: stack.enter_context(_forwarded(name, port)) for name, port in SERVICES.items()}
-        yield Cluster(new_client_from_config(), urls, folder / "home", is_real=True)
+        yield Cluster(new_client_from_config(), urls, folder / "home")
 
 
 @contextmanager

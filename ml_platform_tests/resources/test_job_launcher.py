@@ -56,7 +56,7 @@ class World:
     def launcher(self, kind: Kind = "job", nodes: int = 1, processes: int = 1, owner: Any = None) -> JobLauncher:
         client: ApiClient = new_client_from_config(str(self.double.kubeconfig))
         namespace = Namespace(client, self.double.namespace, sleep=lambda seconds: time.sleep(seconds / 10))
-        return JobLauncher(namespace, kind, self.base, nodes, processes, owner)
+        return JobLauncher(namespace, kind, self.base, nodes, processes, owner=owner)
 
     def fit(self, launcher: JobLauncher, params: dict = PARAMS, trainer: str = "mlp", **context: Any) -> Trainer:
         how = fitting(launcher, self.lake, "m", DAY, self.heard.append)
