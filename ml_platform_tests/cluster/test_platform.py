@@ -52,6 +52,10 @@ def training(cluster: Cluster, trained: date) -> str:
     return cluster.launch([CANDIDATE], trained.isoformat())
 
 
+def said(cluster: Cluster, run: str, words: str) -> bool:
+    return any(words in str(event.get("message")) for event in cluster.events(run))
+
+
 def assert_succeeds(cluster: Cluster, run: str) -> None:
     assert cluster.ended(run) == "SUCCESS", cluster.story(run)
 
@@ -91,12 +95,15 @@ def test_step_whose_pod_is_killed_is_tried_again_and_its_log_is_in_s3_while_it_r
         found = s3.list_objects_v2(Bucket="logs", Prefix=f"compute-logs/storage/{training}").get("Contents", [])
         return any(one["Size"] for one in found)
 
-    cluster.kill(cluster.running_pod(training, STEP))
+    pod = cluster.running_pod(training, STEP)
+    cluster.eventually(lambda: said(cluster, training, "epoch 2 of"), 300, "an epoch's line")
+    cluster.kill(pod)
     cluster.running_pod(training, STEP)
     cluster.eventually(logged, 60, "a log in S3")
     assert cluster.status(training) == "STARTED"
     assert_succeeds(cluster, training)
     assert any(event["__typename"] == "ExecutionStepUpForRetryEvent" for event in cluster.events(training))
+    assert said(cluster, training, "going on from the checkpoint in epoch"), cluster.story(training)
 
 
 def test_code_location_is_rolled_under_a_training(cluster: Cluster, training: str) -> None:
@@ -117,6 +124,7 @@ def node(cluster: Cluster) -> Iterator[str]:
 def test_node_is_drained_under_a_training(cluster: Cluster, training: str, node: str) -> None:
     """Run and step are asked to go; the run is taken up again, the step goes on from its checkpoint."""
     pod = cluster.running_pod(training, STEP)
+    cluster.eventually(lambda: said(cluster, training, "epoch 2 of"), 300, "an epoch's line")
     cluster.drain(pod.spec.node_name, {"dagster/run-id": training})
     cluster.eventually(
         lambda: not [one for one in cluster.pods({"dagster/run-id": training}) if one.status.phase == "Running"], 120
@@ -124,6 +132,23 @@ def test_node_is_drained_under_a_training(cluster: Cluster, training: str, node:
     assert cluster.status(training) == "STARTED"
     cluster.uncordon(node)
     assert_succeeds(cluster, training)
+    assert said(cluster, training, "going on from the checkpoint in epoch"), cluster.story(training)
+
+
+def test_run_whose_pod_finds_no_node_is_cancelled_by_force_and_does_nothing_later(
+    cluster: Cluster, trained: date, node: str
+) -> None:
+    cluster.cordon(node)
+    run = cluster.launch([CANDIDATE], trained.isoformat())
+    cluster.eventually(lambda: bool(cluster.pods({"dagster/run-id": run})), 300, "the run's pod")
+    assert cluster.status(run) == "STARTING"
+    cluster.cancel(run, by_force=True)
+    assert cluster.status(run) == "CANCELED"
+    cluster.uncordon(node)
+    cluster.eventually(
+        lambda: all(pod.status.phase in ("Succeeded", "Failed") for pod in cluster.pods({"dagster/run-id": run})), 300
+    )
+    assert not any(event["__typename"] == "ExecutionStepStartEvent" for event in cluster.events(run))
 
 
 @pytest.fixture

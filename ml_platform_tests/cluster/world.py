@@ -6,6 +6,7 @@ What tests do goes through Kubernetes' API and through the platform's own addres
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,10 +35,13 @@ ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 NAMESPACE = "ml-platform"
 ASKED = "ML_PLATFORM_TEST_CLUSTER"  # set: the cluster of the present kubeconfig
+PATIENCE = float(os.environ.get("ML_PLATFORM_TEST_PATIENCE", "1"))
+LOGS = Path(os.environ.get("ML_PLATFORM_TEST_LOGS", "test-cluster"))
+MADE_FOR_TESTS = "ml-platform/made-for-tests"  # label of a namespace
 SERVICES = {"s3": 9000, "mlflow": 80, "dagster-webserver": 80, "model-server": 80}
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
     ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message } } }"""
-_CANCEL = "mutation($id: String!) { terminateRun(runId: $id) { __typename ... on Error { message } } }"
+_CANCEL = """mutation($id: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on Error { message } } }"""
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 _EVENTS = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
     __typename ... on MessageEvent { message stepKey } } } } }"""
@@ -104,9 +108,10 @@ class Cluster:
     def status(self, run: str) -> str:
         return self.dagster.query(_RUN, id=run)["runOrError"]["status"]
 
-    def cancel(self, run: str) -> None:
-        """As the button in the UI does."""
-        answer = self.dagster.query(_CANCEL, id=run)["terminateRun"]
+    def cancel(self, run: str, by_force: bool = False) -> None:
+        """As the button in the UI does; by force, as its check box says that does not wait for the run."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if by_force else "SAFE_TERMINATE"
+        answer = self.dagster.query(_CANCEL, id=run, policy=policy)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def events(self, run: str) -> list[dict[str, Any]]:
@@ -140,7 +145,7 @@ class Cluster:
 
     def drain(self, node: str, labels: dict[str, str]) -> None:
         """What `kubectl drain` does, of the pods with these labels."""
-        self.core.patch_node(node, {"spec": {"unschedulable": True}})
+        self.cordon(node)
         for pod in self.pods(labels):
             if pod.spec.node_name == node and pod.status.phase == "Running":
                 self.evict(pod)
@@ -148,6 +153,9 @@ class Cluster:
     def evict(self, pod: Any) -> None:
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.metadata.name}}
         self.core.create_namespaced_pod_eviction(pod.metadata.name, NAMESPACE, body)
+
+    def cordon(self, node: str) -> None:
+        self.core.patch_node(node, {"spec": {"unschedulable": True}})
 
     def uncordon(self, node: str) -> None:
         self.core.patch_node(node, {"spec": {"unschedulable": None}})
@@ -188,6 +196,7 @@ class Cluster:
         return fresh and len(pods) == found.spec.replicas == found.status.ready_replicas
 
     def eventually(self, condition: Callable[[], bool], timeout: float, what: str = "it") -> None:
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
 
         def holds() -> bool:
@@ -268,10 +277,41 @@ def on_cluster(folder: Path) -> Iterator[Cluster]:
     repository, tag = os.environ.get("REPOSITORY", "localhost/ml-platform"), os.environ.get("TAG", "latest")
     gone = ["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=10m"]
     subprocess.run(gone, check=True)
-    subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
+    subprocess.run(["kubectl", "create", "namespace", NAMESPACE], check=True)
+    subprocess.run(["kubectl", "label", "namespace", NAMESPACE, f"{MADE_FOR_TESTS}=true"], check=True)
     with ExitStack() as stack:
+        stack.enter_context(_logs_kept(LOGS))
+        subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
         urls = {name: stack.enter_context(_forwarded(name, port)) for name, port in SERVICES.items()}
         yield Cluster(new_client_from_config(), urls, folder / "home")
+
+
+@contextmanager
+def _logs_kept(folder: Path) -> Iterator[None]:
+    """The log of every pod as a file, also of those that are gone before the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    core: Any = CoreV1Api(new_client_from_config())
+    over, followed = threading.Event(), dict[str, subprocess.Popen[bytes]]()
+
+    def follow() -> None:
+        while not over.wait(2):
+            for pod in core.list_namespaced_pod(NAMESPACE).items:
+                name = pod.metadata.name
+                if pod.status.phase != "Pending" and name not in followed:
+                    with (folder / f"{name}.log").open("wb") as file:
+                        command = ["kubectl", "-n", NAMESPACE, "logs", "--follow", name]
+                        followed[name] = subprocess.Popen(command, stdout=file, stderr=file)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for process in followed.values():
+            process.terminate()
+            process.wait()
 
 
 @contextmanager
