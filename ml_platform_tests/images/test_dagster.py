@@ -1,11 +1,14 @@
 """The images `dagster` and `training` by what they do: the main job, a step of every asset, and a fit of every trainer."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from ml_platform_tests.images.conftest import ROOT
 
 FITS = """
 import numpy as np
@@ -44,4 +47,5 @@ def test_every_trainer_fits_and_is_loaded_again(python: Path, tmp_path: Path) ->
 
 
 def test_main_job_goes_through_from_landed_files_to_a_model_that_answers(python: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "workspace.yaml", tmp_path)
     run(python, tmp_path, "-m", "ml_platform.cli", "demo", "--days", "45")
