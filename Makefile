@@ -49,8 +49,8 @@ quick: $(INSTALLED)  ## within two minutes: lint, types of what differs from the
 test: $(INSTALLED) $(if $(ONLY)$(CHANGED),,check)  ## house rules, then every test: [ONLY=<a room, or the command line's: cli>] [CHANGED=1, or a commit to differ from]
 	$(PYTEST) $(if $(CHANGED),--changed=$(CHANGED:1=HEAD)) $(ROOM)
 
-test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=... PATIENCE=3 LOGS=<folder>]
-	REPOSITORY=$(REPOSITORY) TAG=$(TAG) ML_PLATFORM_TEST_PATIENCE=$(PATIENCE) ML_PLATFORM_TEST_LOGS=$(LOGS) $(BIN)/python -m ml_platform_tests.cluster
+test-cluster: $(INSTALLED)  ## the scenarios of ml_platform_tests/cluster on the cluster of the present kubeconfig: [REPOSITORY=... TAG=... NEXT_TAG=... PATIENCE=3 LOGS=<folder>]
+	REPOSITORY=$(REPOSITORY) TAG=$(TAG) NEXT_TAG=$(NEXT_TAG) ML_PLATFORM_TEST_PATIENCE=$(PATIENCE) ML_PLATFORM_TEST_LOGS=$(LOGS) $(BIN)/python -m ml_platform_tests.cluster
 
 test-images: $(INSTALLED)  ## minutes: environments as the images have them, made anew, and what the images are for done in them
 	ML_PLATFORM_TEST_IMAGES=1 TORCH_CPU_INDEX=$(TORCH_CPU_INDEX) $(BIN)/pytest --show-capture=all -rA ml_platform_tests/images

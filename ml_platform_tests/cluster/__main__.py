@@ -1,6 +1,6 @@
 """`make test-cluster`: the scenarios on the cluster of the present kubeconfig, then a table of them; the log of every pod is kept.
 
-REPOSITORY, TAG               of the images
+REPOSITORY, TAG, NEXT_TAG      of the images; the last of a release that is rolled out over the first, and taken back
 ML_PLATFORM_TEST_PATIENCE     how many times longer than on a machine of its own things may take, such as 3 on a busy node
 ML_PLATFORM_TEST_LOGS         folder of the logs; default: test-cluster
 """

@@ -18,7 +18,7 @@ from ml_platform.local import demo
 from ml_platform.local.demo import MODEL, Outcome, World
 from ml_platform.local.producer import simulated
 from ml_platform.resources.object_store import client_options
-from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, Cluster, platform_env
+from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, NEXT, TAG, Cluster, answers, platform_env
 from ml_platform_tests.conftest import FIRST_DAY, STORY_DAYS
 
 pytestmark = pytest.mark.story
@@ -106,10 +106,14 @@ def test_step_whose_pod_is_killed_is_tried_again_and_its_log_is_in_s3_while_it_r
     assert said(cluster, training, "going on from the checkpoint in epoch"), cluster.story(training)
 
 
-def test_code_location_is_rolled_under_a_training(cluster: Cluster, training: str) -> None:
-    cluster.running_pod(training, STEP)
-    cluster.restart("dagster-code")
+def test_release_is_rolled_out_under_a_training_and_taken_back(cluster: Cluster, training: str) -> None:
+    """Code location, daemon, webserver, MLflow and server are replaced; the run began with the release before, and ends with it."""
+    image = cluster.running_pod(training, STEP).spec.containers[0].image
+    assert cluster.deploy(NEXT).wait() == 0
     assert_succeeds(cluster, training)
+    assert {pod.spec.containers[0].image for pod in cluster.pods({"dagster/run-id": training})} == {image}
+    assert cluster.deploy(TAG).wait() == 0
+    cluster.eventually(lambda: answers(f"{cluster.urls['model-server']}/ready"), 120, "the server")
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 NAMESPACE = "ml-platform"
 ASKED = "ML_PLATFORM_TEST_CLUSTER"  # set: the cluster of the present kubeconfig
+REPOSITORY = os.environ.get("REPOSITORY", "localhost/ml-platform")
+TAG = os.environ.get("TAG", "latest")
+NEXT = os.environ.get("NEXT_TAG") or ("next" if not os.environ.get(ASKED) else TAG)  # of the release that follows
 PATIENCE = float(os.environ.get("ML_PLATFORM_TEST_PATIENCE", "1"))
 LOGS = Path(os.environ.get("ML_PLATFORM_TEST_LOGS", "test-cluster"))
 MADE_FOR_TESTS = "ml-platform/made-for-tests"  # label of a namespace
@@ -170,7 +173,7 @@ class Cluster:
     def deploy(self, tag: str) -> subprocess.Popen[bytes]:
         """k8s/deploy, begun."""
         environment = {**os.environ, **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})}
-        command = [ROOT / "k8s" / "deploy", "local", os.environ.get("REPOSITORY", "localhost/ml-platform"), tag]
+        command = [ROOT / "k8s" / "deploy", "local", REPOSITORY, tag]
         return subprocess.Popen(command, env=environment)
 
     # --- deployments --------------------------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def on_double(folder: Path, nursery: Nursery, postgres_url: str) -> Iterator[tup
         urls = {name: network.here(f"http://{name}:{port}") for name, port in SERVICES.items()}
         client = new_client_from_config(str(double.kubeconfig))
         cluster = Cluster(client, urls, folder / "home", double.kubeconfig)
-        assert cluster.deploy("latest").wait() == 0, "k8s/deploy says why"
+        assert cluster.deploy(TAG).wait() == 0, "k8s/deploy says why"
         yield cluster, double
 
 
@@ -274,14 +277,13 @@ def _outside(kubeconfig: Path, manifest: dict[str, Any]) -> None:
 @contextmanager
 def on_cluster(folder: Path) -> Iterator[Cluster]:
     """The overlay with the images that were named, from nothing, on the cluster of the present kubeconfig."""
-    repository, tag = os.environ.get("REPOSITORY", "localhost/ml-platform"), os.environ.get("TAG", "latest")
     gone = ["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=10m"]
     subprocess.run(gone, check=True)
     subprocess.run(["kubectl", "create", "namespace", NAMESPACE], check=True)
     subprocess.run(["kubectl", "label", "namespace", NAMESPACE, f"{MADE_FOR_TESTS}=true"], check=True)
     with ExitStack() as stack:
         stack.enter_context(_logs_kept(LOGS))
-        subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
+        subprocess.run([ROOT / "k8s" / "deploy", "local", REPOSITORY, TAG], check=True)
         urls = {name: stack.enter_context(_forwarded(name, port)) for name, port in SERVICES.items()}
         yield Cluster(new_client_from_config(), urls, folder / "home")
 

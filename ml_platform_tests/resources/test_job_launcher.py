@@ -297,6 +297,21 @@ def test_quota_and_gpu_nodes_are_waited_for(world: World) -> None:
     assert world.pods()[0]["spec"]["nodeName"] == "gpu"
 
 
+def test_pods_that_find_no_node_in_time_fail_the_try_with_the_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_launcher, "POLLED_EVERY", 0.5)
+    world.double.kubelet.limit_node("node-0", cpu="0", memory="0")
+    world.template = {"containers": [{"name": "dagster", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}
+    launcher = world.launcher()
+    launcher.start_timeout = 2.0
+    with pytest.raises(
+        WorkloadError, match=r"did not start within 2 s \(resources.start_timeout\): .*Insufficient cpu"
+    ):
+        world.fit(launcher)
+    assert world.pods() == []
+
+
 def test_errors_of_the_api_that_pass_are_waited_out(world: World) -> None:
     for status, method, path in ((429, "POST", "/jobs"), (500, "GET", "/jobs"), (503, "GET", "/pods")):
         world.double.fail(status, times=2, method=method, path=path)
