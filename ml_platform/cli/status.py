@@ -13,6 +13,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import consecutive_ranges
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings
+from ml_platform.resources.cluster import WAITING
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
@@ -35,10 +36,15 @@ def status() -> None:
     runs = api.query(_RUNS)
     for title, found in (("runs under way", runs["doing"]), ("runs that failed last", runs["failed"])):
         rows = [
-            (_what(run), run["status"].lower(), f"{settings.dagster_url}/runs/{run['runId']}")
+            (
+                _what(run),
+                run["status"].lower(),
+                _tags(run).get(WAITING, ""),
+                f"{settings.dagster_url}/runs/{run['runId']}",
+            )
             for run in found["results"]
         ]
-        _show(console, title, ("assets", "status", "run"), rows)
+        _show(console, title, ("assets", "status", "waits for", "run"), rows)
     sensors = list(_sensors(api))
     _show(console, "sensors", ("sensor", "last tick", ""), sensors)
     serving = list(_serving(settings, catalog))
@@ -63,9 +69,13 @@ def _days(days: Any) -> str:
 
 
 def _what(run: dict[str, Any]) -> str:
-    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    tags = _tags(run)
     day = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start", "")
     return ", ".join("/".join(key["path"]) for key in run["assetSelection"] or ()) + (f" [{day}]" if day else "")
+
+
+def _tags(run: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["tags"]}
 
 
 def _sensors(api: DagsterApi) -> Iterator[tuple[str, str, str]]:

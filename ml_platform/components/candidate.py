@@ -38,7 +38,7 @@ from ml_platform.registry.candidate import Trained, train_candidate
 from ml_platform.registry.leaderboard import Entry, labels_of
 from ml_platform.resources.assembly import assembled
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.cluster import training_config
+from ml_platform.resources.cluster import training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
@@ -190,7 +190,7 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(keys.candidate(spec.name)),
         deps=[dependency(keys.training_set(spec.name)), *searched],
-        op_tags={"dagster-k8s/config": training_config(spec.resources, catalog.cluster)},
+        op_tags=training_tags(spec.resources, catalog.cluster),
         **limits(spec.resources),
         description=f"{trainers}, as a bundle: model, fitted transforms, schema, manifest, model card.",
         **model_attributes(spec, catalog, "candidate", *kinds[:3]),  # Dagster takes three at most

@@ -9,7 +9,8 @@ from ml_platform.components.trials import parallel_limits
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.project import find_project
 from ml_platform.core.settings import Settings, load_settings
-from ml_platform.core.spec import ModelSpec
+from ml_platform.core.spec import ModelSpec, seconds
+from ml_platform.resources.cluster import pod_config
 
 # What steps that train import anyway: together five seconds of processor time, once a run instead of once a step.
 TRAINING_LIBRARIES = (
@@ -30,8 +31,12 @@ def executor(settings: Settings, catalog: Catalog) -> dg.ExecutorDefinition:
 
         # A run that was started by Dagster's command line knows no image; the code location's pods know theirs.
         image = os.environ.get("DAGSTER_CURRENT_IMAGE")
-        return executor_of_pods().configured(
-            {"tag_concurrency_limits": limits, **({"job_image": image} if image else {})}
+        return executor_of_pods(seconds(catalog.cluster.steps.start_timeout)).configured(
+            {
+                "tag_concurrency_limits": limits,
+                "step_k8s_config": pod_config(catalog.cluster.steps, catalog.cluster),
+                **({"job_image": image} if image else {}),
+            }
         )
     if settings.executor == "in_process":
         return dg.in_process_executor

@@ -19,7 +19,7 @@ from ml_platform.core.errors import BundleError, DeploymentError, FeatureError, 
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ModelSpec, PodSpec, ResourcesSpec, seconds
 from ml_platform.core.threads import cores, limited, share
-from ml_platform.resources.cluster import pool, step_config
+from ml_platform.resources.cluster import pool, step_tags
 from ml_platform.resources.lake import Manifest
 from ml_platform.resources.stopping import Stop, stoppable
 
@@ -127,7 +127,7 @@ def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str)
 
 def pod(resources: PodSpec | None, catalog: Catalog) -> dict[str, Any]:
     """The pod of a step that does not train: arguments of `@dg.asset`."""
-    return {"op_tags": {"dagster-k8s/config": step_config(resources, catalog.cluster)}} if resources else {}
+    return {"op_tags": step_tags(resources, catalog.cluster)} if resources else {}
 
 
 def limits(resources: ResourcesSpec) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import dagster as dg
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import SpecError
 from ml_platform.core.settings import load_settings
-from ml_platform.core.spec import ClusterSpec, ModelSpec, ResourcesSpec
+from ml_platform.core.spec import ClusterSpec, ModelSpec, ResourcesSpec, seconds
 from ml_platform.resources.cluster import fit_config
 from ml_platform.resources.lake import Manifest
 from ml_platform.resources.launcher import Launcher, LocalLauncher
@@ -88,4 +88,5 @@ def _job_launcher(
 
     kind = "pytorchjob" if resources.launched_by == "pytorchjob" else "job"
     processes = max(1, resources.launched_processes)
-    return JobLauncher(namespace, kind, base, resources.nodes, processes, own_pod)
+    limit = seconds(resources.start_timeout)
+    return JobLauncher(namespace, kind, base, resources.nodes, processes, limit, own_pod)

@@ -32,7 +32,7 @@ from ml_platform.core.spec import ModelSpec
 from ml_platform.registry.candidate import Prepared, prepare
 from ml_platform.registry.trial import fit_trial
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.cluster import training_config
+from ml_platform.resources.cluster import training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
 from ml_platform.resources.mlflow_client import mlflow_client
@@ -66,7 +66,7 @@ def trials_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         name=f"{spec.name}__trial",
         ins={"start": dg.In(dg.Nothing)},
         out=dg.Out(dg.Nothing),
-        tags={"dagster-k8s/config": json.dumps(training_config(spec.resources, catalog.cluster)), PARALLEL: spec.name},
+        tags={**training_tags(spec.resources, catalog.cluster), PARALLEL: spec.name},
         **limits(spec.resources),
         description="Fits and scores one point. One that fails is noted, and does not stop the others.",
     )

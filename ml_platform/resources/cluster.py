@@ -1,5 +1,6 @@
 """What a step asks of Dagster and of a Kubernetes cluster, from the `resources:` of a YAML file."""
 
+import json
 from typing import Any
 
 from ml_platform.core.spec import ClusterSpec, PodSpec, ResourcesSpec, seconds
@@ -19,9 +20,28 @@ NOT_BESIDE = {
 }
 
 
+# Of an op: seconds that its pods may wait to start. The executor looks for it (components/pods.py).
+START_TIMEOUT = "ml-platform/start-timeout"
+WAITING = "ml-platform/waiting"  # of a run: what pods of its steps wait for
+
+
 def pool(resources: ResourcesSpec) -> str:
     """The Dagster pool that limits how many such steps run at once, over all runs."""
     return "gpu_training" if resources.with_gpu else "cpu_training"
+
+
+def training_tags(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str, str]:
+    """The tags of an op that trains."""
+    return _tags(training_config(resources, cluster), resources)
+
+
+def step_tags(pod: PodSpec, cluster: ClusterSpec) -> dict[str, str]:
+    """The tags of an op that does not train: its pod's deadline is for one that hangs."""
+    return _tags(pod_config(pod, cluster) | {"job_spec_config": {"active_deadline_seconds": _deadline(pod)}}, pod)
+
+
+def _tags(config: dict[str, Any], pod: PodSpec) -> dict[str, str]:
+    return {"dagster-k8s/config": json.dumps(config), START_TIMEOUT: str(seconds(pod.start_timeout))}
 
 
 def training_config(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str, Any]:
@@ -34,11 +54,6 @@ def training_config(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str,
 def fit_config(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str, Any]:
     """The same of a pod that fits."""
     return pod_config(resources, cluster) | _job_spec(resources, deadline=True)
-
-
-def step_config(pod: PodSpec, cluster: ClusterSpec) -> dict[str, Any]:
-    """The same of a step that does not train: its pod's deadline is for one that hangs."""
-    return pod_config(pod, cluster) | {"job_spec_config": {"active_deadline_seconds": _deadline(pod)}}
 
 
 def pod_config(pod: PodSpec, cluster: ClusterSpec) -> dict[str, Any]:

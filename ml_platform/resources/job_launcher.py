@@ -22,7 +22,6 @@ from ml_platform.resources.training_pods import KINDS, LABEL, ORDERED, Kind, Sta
 OUTAGE = 300.0  # seconds that the API may be away
 POLLED_EVERY, SOON = 10.0, 0.5  # seconds; a change of a pod is seen at once
 STUCK_FOR = 120.0  # seconds in which a registry or a secret may come back
-WAITS = 3_600.0  # seconds for quota and nodes
 TOLD_EVERY = 60.0  # seconds between lines that say that it still waits
 DRAINED = 10.0  # seconds for the last lines of the pods' logs
 GONE_WITHIN = 18.0  # seconds from the wish to stop; the step itself has 20 (stopping.py)
@@ -107,6 +106,12 @@ class Namespace:
         )
         return listed["items"]
 
+    def newest_job_with(self, labels: Mapping[str, str]) -> dict[str, Any] | None:
+        selector = ",".join(f"{label}={value}" for label, value in labels.items())
+        path = self._path("job")
+        listed = self._patiently(lambda: self.objects.list_namespaced_custom_object(*path, label_selector=selector))
+        return max(listed["items"], key=lambda job: job["metadata"]["creationTimestamp"], default=None)
+
     def pod(self, name: str) -> dict[str, Any] | None:
         return self._patiently(
             lambda: json.loads(self.core.read_namespaced_pod(name, self.name, _preload_content=False).data),
@@ -157,7 +162,7 @@ class Namespace:
 
 
 class JobLauncher:
-    """A training as a Job or PyTorchJob of `nodes` pods with `processes` each.
+    """A training as a Job or PyTorchJob of `nodes` pods with `processes` each, which may wait `start_timeout` seconds to start.
 
     `base` gives, for a name, a Job as plain data, whose pod is as the training's pods are to be. `owner` is what the training
     goes with when that goes, if there is such a thing.
@@ -170,6 +175,7 @@ class JobLauncher:
         base: Callable[[str], dict[str, Any]],
         nodes: int,
         processes: int,
+        start_timeout: float = 3_600.0,
         owner: Mapping[str, Any] | None = None,
     ) -> None:
         self.namespace = namespace
@@ -177,6 +183,7 @@ class JobLauncher:
         self.base = base
         self.nodes = nodes
         self.processes = processes
+        self.start_timeout = start_timeout
         self.owners = [training_pods.reference_to(owner)] if owner else []
 
     def takes(self, on_ranks: bool) -> bool:
@@ -261,8 +268,8 @@ class JobLauncher:
             if now_is.state in ("waiting", "stuck") and (now_is.words != said or now - told > TOLD_EVERY):
                 said, told = now_is.words, now
                 hear("; ".join([f"waiting: {said}", *self.namespace.complaints(name)[-1:]]))
-            if now - began > WAITS:
-                words = f"its pods did not start within {WAITS / 60:.0f} min: {now_is.words}"
+            if now - began > self.start_timeout:
+                words = f"its pods did not start within {self.start_timeout:.0f} s (resources.start_timeout): {now_is.words}"
                 return Standing("stuck", words)
             # The controller says a moment later than its pods that it is over.
             over = any(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in there)

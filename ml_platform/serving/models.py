@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ml_platform.core.catalog import catalog_at
-from ml_platform.core.errors import BundleError, PlatformError, RegistryError
+from ml_platform.core.errors import BundleError, FeatureError, PlatformError, RegistryError
 from ml_platform.core.settings import Settings
 from ml_platform.registry.bundle import Bundle, unpack
 from ml_platform.registry.versions import Version
@@ -220,6 +220,7 @@ class ServedModels:
             self.probation(files, version.label, self.plugins)
         bundle = unpack(files, version.label, self.plugins)
         self_test(bundle, version.label)
+        self._warm(bundle)
         if known is None:
             self.cache.save(version, files)
         checker = Checker(bundle.schema, self.most_characters)
@@ -231,6 +232,15 @@ class ServedModels:
         batcher = Batcher(score, self.pool, on_batch, inline)
         shadow = Batcher(score, self.shadow_pool, on_batch, inline=False, most=MOST_SHADOWED)
         return Served(version, bundle, self.clock(), checker, batcher, shadow)
+
+    def _warm(self, bundle: Bundle) -> None:
+        """Have the online store opened before requests wait for that: the first look-up by Feast takes seconds."""
+        for view in bundle.schema.views:
+            try:
+                self.store.read(view.name, view.entity, ["" if view.entity_type == "string" else 0], view.features)
+            except FeatureError as error:  # who asks by id is told so; rows need no store
+                LOG.warning("%s", error)
+                return
 
 
 def _plugins(settings: Settings) -> frozenset[str]:

@@ -6,11 +6,13 @@ What tests do goes through Kubernetes' API and through the platform's own addres
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,21 @@ ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 NAMESPACE = "ml-platform"
 ASKED = "ML_PLATFORM_TEST_CLUSTER"  # set: the cluster of the present kubeconfig
+REPOSITORY = os.environ.get("REPOSITORY", "localhost/ml-platform")
+TAG = os.environ.get("TAG", "latest")
+NEXT = os.environ.get("NEXT_TAG") or ("next" if not os.environ.get(ASKED) else TAG)  # of the release that follows
+PATIENCE = float(os.environ.get("ML_PLATFORM_TEST_PATIENCE", "1"))
+LOGS = Path(os.environ.get("ML_PLATFORM_TEST_LOGS", "test-cluster"))
+MADE_FOR_TESTS = "ml-platform/made-for-tests"  # label of a namespace
 SERVICES = {"s3": 9000, "mlflow": 80, "dagster-webserver": 80, "model-server": 80}
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
     ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } ... on InvalidSubsetError { message } } }"""
-_CANCEL = "mutation($id: String!) { terminateRun(runId: $id) { __typename ... on Error { message } } }"
+_CANCEL = """mutation($id: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on Error { message } } }"""
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 _EVENTS = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
     __typename ... on MessageEvent { message stepKey } } } } }"""
+# Of the smallest node, 2 CPUs and 6 GiB, what its own pods leave: system pods ask for 850m and some 400 MiB, PostgreSQL for the rest.
+ROOM = {"cpu": "1100m", "memory": "5616Mi"}
 COMPONENT = "app.kubernetes.io/component"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -51,7 +61,7 @@ class Cluster:
     client: Any
     urls: dict[str, str]
     home: Path
-    is_real: bool
+    kubeconfig: Path | None = None  # of the double; none: that of whoever runs this
     core: Any = field(init=False)
     batch: Any = field(init=False)
     apps: Any = field(init=False)
@@ -101,9 +111,10 @@ class Cluster:
     def status(self, run: str) -> str:
         return self.dagster.query(_RUN, id=run)["runOrError"]["status"]
 
-    def cancel(self, run: str) -> None:
-        """As the button in the UI does."""
-        answer = self.dagster.query(_CANCEL, id=run)["terminateRun"]
+    def cancel(self, run: str, by_force: bool = False) -> None:
+        """As the button in the UI does; by force, as its check box says that does not wait for the run."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if by_force else "SAFE_TERMINATE"
+        answer = self.dagster.query(_CANCEL, id=run, policy=policy)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def events(self, run: str) -> list[dict[str, Any]]:
@@ -137,7 +148,7 @@ class Cluster:
 
     def drain(self, node: str, labels: dict[str, str]) -> None:
         """What `kubectl drain` does, of the pods with these labels."""
-        self.core.patch_node(node, {"spec": {"unschedulable": True}})
+        self.cordon(node)
         for pod in self.pods(labels):
             if pod.spec.node_name == node and pod.status.phase == "Running":
                 self.evict(pod)
@@ -145,6 +156,9 @@ class Cluster:
     def evict(self, pod: Any) -> None:
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.metadata.name}}
         self.core.create_namespaced_pod_eviction(pod.metadata.name, NAMESPACE, body)
+
+    def cordon(self, node: str) -> None:
+        self.core.patch_node(node, {"spec": {"unschedulable": True}})
 
     def uncordon(self, node: str) -> None:
         self.core.patch_node(node, {"spec": {"unschedulable": None}})
@@ -155,6 +169,12 @@ class Cluster:
     def advertise_gpus(self, node: str, count: int) -> None:
         """As a device plugin does."""
         self.core.patch_node_status(node, {"status": {"capacity": {"nvidia.com/gpu": str(count) if count else None}}})
+
+    def deploy(self, tag: str) -> subprocess.Popen[bytes]:
+        """k8s/deploy, begun."""
+        environment = {**os.environ, **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})}
+        command = [ROOT / "k8s" / "deploy", "local", REPOSITORY, tag]
+        return subprocess.Popen(command, env=environment)
 
     # --- deployments --------------------------------------------------------------------------------------------------
 
@@ -179,6 +199,7 @@ class Cluster:
         return fresh and len(pods) == found.spec.replicas == found.status.ready_replicas
 
     def eventually(self, condition: Callable[[], bool], timeout: float, what: str = "it") -> None:
+        timeout *= PATIENCE
         deadline = time.monotonic() + timeout
 
         def holds() -> bool:
@@ -194,8 +215,15 @@ class Cluster:
 
 def secrets() -> dict[str, str]:
     """What the overlay keeps secret."""
-    lines = (OVERLAY / "secrets.env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines)
+    return _variables("secrets.env")
+
+
+def platform_env() -> dict[str, str]:
+    return _variables("platform.env")
+
+
+def _variables(name: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (OVERLAY / name).read_text().splitlines())
 
 
 # --- on the double ----------------------------------------------------------------------------------------------------
@@ -208,14 +236,16 @@ def on_double(folder: Path, nursery: Nursery, postgres_url: str) -> Iterator[tup
     if shutil.which("redis-server") is None:
         pytest.skip("no Redis on this machine: there is no `redis-server` on the PATH (apt-get install redis-server)")
     with Double(folder, nursery, {"OMP_NUM_THREADS": "1"}, NAMESPACE) as double:
+        double.kubelet.limit_node("node-0", **ROOM)
         network = double.kubelet.network
         network.lead("postgres", 5432, _databases(postgres_url))
-        for manifest in manifests:
-            if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == "dagster-instance":
-                manifest["data"]["dagster.yaml"] = _outside(manifest["data"]["dagster.yaml"], double.kubeconfig)
-        double.apply(manifests, leave_out=("postgres",))
+        double.admit = partial(_outside, double.kubeconfig)
+        double.expect(manifests, elsewhere=("postgres",))
         urls = {name: network.here(f"http://{name}:{port}") for name, port in SERVICES.items()}
-        yield Cluster(new_client_from_config(str(double.kubeconfig)), urls, folder / "home", is_real=False), double
+        client = new_client_from_config(str(double.kubeconfig))
+        cluster = Cluster(client, urls, folder / "home", double.kubeconfig)
+        assert cluster.deploy(TAG).wait() == 0, "k8s/deploy says why"
+        yield cluster, double
 
 
 def _databases(postgres_url: str) -> int:
@@ -233,11 +263,12 @@ def _databases(postgres_url: str) -> int:
     return int(plain.rsplit(":", 1)[1].split("/")[0])
 
 
-def _outside(instance: str, kubeconfig: Path) -> str:
-    """The instance of processes that have no service account of a cluster, but a kubeconfig."""
-    content = yaml.safe_load(instance)
-    content["run_launcher"]["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
-    return yaml.safe_dump(content)
+def _outside(kubeconfig: Path, manifest: dict[str, Any]) -> None:
+    """The instance is that of processes that have no service account of a cluster, but a kubeconfig."""
+    if manifest["metadata"]["name"] == "dagster-instance":
+        content = yaml.safe_load(manifest["data"]["dagster.yaml"])
+        content["run_launcher"]["config"] |= {"load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
+        manifest["data"]["dagster.yaml"] = yaml.safe_dump(content)
 
 
 # --- on a cluster -----------------------------------------------------------------------------------------------------
@@ -246,13 +277,43 @@ def _outside(instance: str, kubeconfig: Path) -> str:
 @contextmanager
 def on_cluster(folder: Path) -> Iterator[Cluster]:
     """The overlay with the images that were named, from nothing, on the cluster of the present kubeconfig."""
-    repository, tag = os.environ.get("REPOSITORY", "localhost/ml-platform"), os.environ.get("TAG", "latest")
     gone = ["kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=10m"]
     subprocess.run(gone, check=True)
-    subprocess.run([ROOT / "k8s" / "deploy", "local", repository, tag], check=True)
+    subprocess.run(["kubectl", "create", "namespace", NAMESPACE], check=True)
+    subprocess.run(["kubectl", "label", "namespace", NAMESPACE, f"{MADE_FOR_TESTS}=true"], check=True)
     with ExitStack() as stack:
+        stack.enter_context(_logs_kept(LOGS))
+        subprocess.run([ROOT / "k8s" / "deploy", "local", REPOSITORY, TAG], check=True)
         urls = {name: stack.enter_context(_forwarded(name, port)) for name, port in SERVICES.items()}
-        yield Cluster(new_client_from_config(), urls, folder / "home", is_real=True)
+        yield Cluster(new_client_from_config(), urls, folder / "home")
+
+
+@contextmanager
+def _logs_kept(folder: Path) -> Iterator[None]:
+    """The log of every pod as a file, also of those that are gone before the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    core: Any = CoreV1Api(new_client_from_config())
+    over, followed = threading.Event(), dict[str, subprocess.Popen[bytes]]()
+
+    def follow() -> None:
+        while not over.wait(2):
+            for pod in core.list_namespaced_pod(NAMESPACE).items:
+                name = pod.metadata.name
+                if pod.status.phase != "Pending" and name not in followed:
+                    with (folder / f"{name}.log").open("wb") as file:
+                        command = ["kubectl", "-n", NAMESPACE, "logs", "--follow", name]
+                        followed[name] = subprocess.Popen(command, stdout=file, stderr=file)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for process in followed.values():
+            process.terminate()
+            process.wait()
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def test_logs_queue_monitoring_retries_pools_and_retention_are_the_same(
     assert queue == {"dequeue_interval_seconds": instance["run_queue"]["dequeue_interval_seconds"]}
     assert daemon["run_monitoring"] == instance["run_monitoring"]
     assert daemon["run_retries"] == instance["run_retries"]
+    assert snake(values["pythonLogs"]) == instance["python_logs"]
     assert snake(values["concurrency"]) == {"enabled": True, **instance["concurrency"]}
     assert snake(values["retention"]) == {"enabled": True, **instance["retention"]}
 

@@ -28,7 +28,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import ml_platform.serving.main
 import ml_platform.resources.registry, ml_platform.resources.online_store, ml_platform.resources.prediction_log
-import ml_platform.training.trainers.mlp
+import ml_platform.training.trainers.mlp, ml_platform.training.trainers.xgboost, ml_platform.training.trainers.lightgbm
 import ml_platform.resources.feast_store
 import ml_platform.serving.bulk
 import mlflow.artifacts, boto3, redis, psycopg, httptools, uvloop
@@ -37,7 +37,8 @@ import mlflow.artifacts, boto3, redis, psycopg, httptools, uvloop
 
 def listed() -> list[str]:
     lines = (K8S / "images" / "serving.txt").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    # The same modules as those of the package that is installed here.
+    return [{"xgboost-cpu": "xgboost"}.get(line, line) for line in lines if line and not line.startswith("#")]
 
 
 def closure(packages: list[str]) -> set[str]:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,14 @@ import kubernetes_validate
 import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
+from dagster._core.instance.config import dagster_instance_config
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_k8s import K8sRunLauncher
+
+from ml_platform.core.catalog import load_catalog
+from ml_platform.core.spec.base import bytes_of
+from ml_platform.resources.cluster import pod_config
+from ml_platform_tests.k8s.double.kubelet import asked
 
 pytestmark = pytest.mark.processes
 
@@ -151,6 +158,36 @@ def test_instance_is_what_dagster_expects(overlay: list[Manifest]) -> None:
         checked = process_config(resolve_to_config_type(class_.config_type()), settings[section]["config"])
         unset = [error for error in checked.errors or [] if "environment variable" not in error.message]
         assert not unset, unset
+
+
+def test_instance_is_one_that_a_process_can_open(overlay: list[Manifest], tmp_path: Path) -> None:
+    """Settings that exclude each other are refused only then."""
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance(overlay)))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DAGSTER_PG_URL", "DAGSTER_K8S_NAMESPACE", "ML_PLATFORM_LOG_BUCKET"):
+            patch.setenv(name, "x")
+        settings, _ = dagster_instance_config(str(tmp_path))
+    assert settings["concurrency"]["runs"]["max_concurrent_runs"] > 0
+
+
+def test_smallest_node_has_room_for_its_runs_with_a_step_each() -> None:
+    """2 CPUs and 6 GiB, of which the system's pods take 850m and 400 MiB; a training beside a run that waits fits too."""
+    overlay = rendered("local")
+    taken = sum((asked(template) for name, template in pods(overlay) if name != "migration"), Counter())
+    room = Counter(cpu=2000 - 850, memory=bytes_of("6Gi") - bytes_of("400Mi")) - taken
+    settings = instance(overlay)
+    runs = settings["concurrency"]["runs"]["max_concurrent_runs"]
+    launched = settings["run_launcher"]["config"]["run_k8s_config"]["container_config"]
+    run = asked({"spec": {"containers": [launched]}})
+    (platform,) = (m["data"] for m in of_kind(overlay, "ConfigMap") if m["metadata"]["name"] == "ml-platform")
+    cluster = load_catalog(cluster=platform["ML_PLATFORM_CLUSTER"]).cluster
+    step, training = (
+        asked({"spec": {"containers": [pod_config(pod, cluster)["container_config"]]}})
+        for pod in (cluster.steps, cluster.profiles["gpu-training"])
+    )
+    for resource in ("cpu", "memory"):
+        assert runs * (run[resource] + step[resource]) <= room[resource], resource
+        assert runs * run[resource] + training[resource] <= room[resource], resource
 
 
 def test_variables_that_processes_need_are_set(overlay: list[Manifest]) -> None:

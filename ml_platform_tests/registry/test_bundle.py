@@ -15,8 +15,7 @@ from ml_platform.core.spec import CandidateSpec
 from ml_platform.features.transforms import Transforms
 from ml_platform.registry import bundle
 from ml_platform.training.manifest import training_manifest
-from ml_platform.training.trainers import Context, Labelled
-from ml_platform.training.trainers.linear import Linear
+from ml_platform.training.trainers import Context, Labelled, trainer_named
 from ml_platform_tests.selection import how_many
 
 
@@ -26,7 +25,9 @@ def files(catalog: Catalog) -> dict[str, bytes]:
     return make_bundle(catalog)
 
 
-def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
+def make_bundle(
+    catalog: Catalog, seed: int = 0, family: str = "linear", params: dict[str, Any] | None = None
+) -> dict[str, bytes]:
     spec = catalog.models["fraud_detection"]
     views = catalog.snapshot_views(spec)
     expressions = {
@@ -38,9 +39,14 @@ def make_bundle(catalog: Catalog, seed: int = 0) -> dict[str, bytes]:
     rows["tx_datetime"] = np.datetime64("2018-04-01", "us") + rng.integers(0, 10**12, 64).astype("timedelta64[us]")
     transforms = Transforms.fit(columns, expressions, rows)
     x, y = transforms.apply(rows), rng.integers(0, 2, 64)
-    trainer = Linear.fit({}, Labelled(x, y), Labelled(x, y), Context(spec.task, 2, seed))
+    fit, labelled = trainer_named(family).fit, Labelled(x, y)
+    trainer = fit(params or {}, labelled, labelled, Context(spec.task, 2, seed))
     manifest = training_manifest(
-        spec, CandidateSpec(trainer="linear"), date(2018, 5, 31), [{"name": "a", "version": "b"}], "hash"
+        spec,
+        CandidateSpec(trainer=family, params=params or {}),
+        date(2018, 5, 31),
+        [{"name": "a", "version": "b"}],
+        "hash",
     )
     schema = bundle.InputSchema.of(transforms, catalog.sources["transactions"], views)
     return bundle.pack(spec, trainer, transforms, schema, {"average_precision": 0.5}, manifest)

@@ -56,7 +56,7 @@ class World:
     def launcher(self, kind: Kind = "job", nodes: int = 1, processes: int = 1, owner: Any = None) -> JobLauncher:
         client: ApiClient = new_client_from_config(str(self.double.kubeconfig))
         namespace = Namespace(client, self.double.namespace, sleep=lambda seconds: time.sleep(seconds / 10))
-        return JobLauncher(namespace, kind, self.base, nodes, processes, owner)
+        return JobLauncher(namespace, kind, self.base, nodes, processes, owner=owner)
 
     def fit(self, launcher: JobLauncher, params: dict = PARAMS, trainer: str = "mlp", **context: Any) -> Trainer:
         how = fitting(launcher, self.lake, "m", DAY, self.heard.append)
@@ -295,6 +295,21 @@ def test_quota_and_gpu_nodes_are_waited_for(world: World) -> None:
     for thread in (jobs, pods, node):
         thread.join()
     assert world.pods()[0]["spec"]["nodeName"] == "gpu"
+
+
+def test_pods_that_find_no_node_in_time_fail_the_try_with_the_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_launcher, "POLLED_EVERY", 0.5)
+    world.double.kubelet.limit_node("node-0", cpu="0", memory="0")
+    world.template = {"containers": [{"name": "dagster", "image": "i", "resources": {"requests": {"cpu": "1"}}}]}
+    launcher = world.launcher()
+    launcher.start_timeout = 2.0
+    with pytest.raises(
+        WorkloadError, match=r"did not start within 2 s \(resources.start_timeout\): .*Insufficient cpu"
+    ):
+        world.fit(launcher)
+    assert world.pods() == []
 
 
 def test_errors_of_the_api_that_pass_are_waited_out(world: World) -> None:

@@ -12,7 +12,7 @@ from ml_platform.components.graph import CheckOutcome
 from ml_platform.components.parity import MATCHES
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import DeploymentError
+from ml_platform.core.errors import DeploymentError, PlatformError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AbortSpec, ModelSpec, RolloutSpec
 from ml_platform.evaluation.report import ChampionReport
@@ -288,6 +288,13 @@ def test_promotion_by_hand_needs_a_passed_evaluation(world: World) -> None:
     rollout = world.registry.held.rollout
     assert rollout
     assert rollout.phase == "finished"
+
+
+def test_promotion_fails_closed_where_no_gate_was_evaluated(world: World) -> None:
+    world.lake.remove(keys.evaluation(MODEL), date.fromisoformat(NEW.training_date))
+    with pytest.raises(PlatformError):
+        world.promote(NEW)
+    assert world.aliases == Aliases(champion=OLD)
 
 
 def test_promotion_of_a_version_on_its_way_ends_its_rollout(world: World) -> None:

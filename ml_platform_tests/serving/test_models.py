@@ -15,6 +15,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.registry.versions import Version
 from ml_platform.resources import prediction_log
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.online_store import SqliteStore
 from ml_platform.rollout.traffic import Traffic
 from ml_platform.serving import models
 from ml_platform.serving.cache import BundleCache
@@ -41,6 +42,19 @@ def test_restart_serves_the_same_versions_while_the_registry_is_down(
         registry.split = {}
         eventually(lambda: client.get("/models/fraud").json()["challenger"] is None)
     assert registry.downloads == ["1", "2"]
+
+
+def test_online_store_has_been_read_before_the_server_is_ready(
+    tmp_path: Path, catalog: Catalog, registry: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    read = SqliteStore.read
+    monkeypatch.setattr(
+        SqliteStore, "read", lambda store, view, *rest: looked_at.append(view) or read(store, view, *rest)
+    )
+    with serving(Settings(home=tmp_path), catalog, registry, monkeypatch) as client:
+        ready(client)
+        assert looked_at == [view.name for view in catalog.snapshot_views(catalog.models["fraud_detection"])]
 
 
 def test_tampered_cache_is_downloaded_again(

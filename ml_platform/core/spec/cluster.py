@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from ml_platform.core.spec.base import Spec
-from ml_platform.core.spec.resources import LabelKey, LabelValue, ResourcesSpec, TolerationSpec
+from ml_platform.core.spec.resources import LabelKey, LabelValue, PodSpec, ResourcesSpec, TolerationSpec
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
 
@@ -30,9 +30,19 @@ class ClusterSpec(Spec):
         description="the nodes' label that `gpu_type` is a value of, such as nvidia.com/gpu.product",
     )
     spot: SpotSpec = Field(default=SpotSpec(), description="what tells nodes that can go away at any moment")
+    steps: PodSpec = Field(
+        default=PodSpec(cpu="250m"),
+        description="what a step gets for which nothing is said: no profiles, they are for those",
+    )
     profiles: dict[ProfileName, ResourcesSpec] = Field(
         default_factory=dict, description="resources by name, for `profiles` of sources, feature views and models"
     )
+
+    @model_validator(mode="after")
+    def _steps_stand_alone(self) -> "ClusterSpec":
+        if self.steps.profiles:
+            raise ValueError("steps: it has no profiles")
+        return self
 
     @model_validator(mode="after")
     def _profiles_stand_alone(self) -> "ClusterSpec":

@@ -102,6 +102,10 @@ class PodSpec(Spec):
     timeout: Duration = Field(
         default="24h", description="how long one try may take; a training keeps its checkpoint, a range its days"
     )
+    start_timeout: Duration = Field(
+        default="1h",
+        description="how long its pods may wait for a node, for quota or for their image; then the try fails",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -21,20 +21,25 @@ from ml_platform_tests.k8s.double.store import Object, Store, now
 
 VERSION = "1.36"
 PATH = re.compile(
-    r"/(?:api/v1|apis/(?P<group>[\w.]+)/v1)(?:/namespaces/(?P<ns>[\w-]+))?/(?P<plural>\w+)"
+    r"/(?:api/v1|apis/[\w.]+/v\d)(?:/namespaces/(?P<ns>[\w-]+))?/(?P<plural>\w+)"
     r"(?:/(?P<name>[\w.-]+))?(?:/(?P<sub>\w+))?"
 )
-API_VERSIONS = {"jobs": "batch/v1", "pytorchjobs": "kubeflow.org/v1", "deployments": "apps/v1"}
-KINDS = {
-    "pods": "Pod",
-    "jobs": "Job",
-    "pytorchjobs": "PyTorchJob",
-    "services": "Service",
-    "events": "Event",
-    "nodes": "Node",
-    "deployments": "Deployment",
-    "configmaps": "ConfigMap",
-}
+# By group and version: kinds, by the plural that paths name.
+RESOURCES = {
+    "v1": {
+        "pods": "Pod", "services": "Service", "events": "Event", "nodes": "Node", "namespaces": "Namespace",
+        "configmaps": "ConfigMap", "secrets": "Secret", "serviceaccounts": "ServiceAccount",
+        "resourcequotas": "ResourceQuota", "limitranges": "LimitRange",
+    },
+    "apps/v1": {"deployments": "Deployment"},
+    "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
+    "batch/v1": {"jobs": "Job"},
+    "kubeflow.org/v1": {"pytorchjobs": "PyTorchJob"},
+    "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
+    "rbac.authorization.k8s.io/v1": {"roles": "Role", "rolebindings": "RoleBinding"},
+}  # fmt: skip
+KINDS = {plural: (version, kind) for version, kinds in RESOURCES.items() for plural, kind in kinds.items()}
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Double:
         self.controllers = Controllers(self.store, self.kubelet, self._pods_left)
         self.kubelet.add_node("node-0")
         self.quota: dict[str, int] = {}  # count/jobs.batch, pods
+        self.admit: Callable[[Object], None] | None = None  # changes what is applied, as an admission webhook does
         self.is_down = False
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
@@ -88,19 +94,14 @@ class Double:
         """A config map or secret, or whatever else is just data."""
         self.store.create(plural, self.namespace, {"metadata": {"name": name}, **fields})
 
-    def apply(self, manifests: list[Object], leave_out: Iterable[str] = ()) -> None:
-        """What an overlay renders; workloads in `leave_out` run elsewhere, where `kubelet.network` has to lead."""
-        plurals = {"ConfigMap": "configmaps", "Secret": "secrets", "Deployment": "deployments", "Job": "jobs"}
+    def expect(self, manifests: list[Object], elsewhere: Iterable[str] = ()) -> None:
+        """Find ports for what is to be deployed; deployments in `elsewhere` run there, where `kubelet.network` has to lead."""
+        self.controllers.elsewhere = frozenset(elsewhere)
         deployments = [
-            one for one in manifests if one["kind"] == "Deployment" and one["metadata"]["name"] not in leave_out
+            one for one in manifests if one["kind"] == "Deployment" and one["metadata"]["name"] not in elsewhere
         ]
-        for manifest in manifests:
-            kubernetes_validate.validate(manifest, VERSION, strict=True)
-            if manifest["kind"] == "Service":
-                self.kubelet.network.lead_to_pods(manifest, deployments)
-        for manifest in manifests:
-            if manifest["kind"] in plurals and manifest["metadata"]["name"] not in leave_out:
-                self.store.create(plurals[manifest["kind"]], self.namespace, manifest)
+        for service in (one for one in manifests if one["kind"] == "Service"):
+            self.kubelet.network.lead_to_pods(service, deployments)
 
     def pods(self, **labels: str) -> list[Object]:
         """Of these labels; `_` and `__` in their names are `-` and `/`."""
@@ -174,13 +175,19 @@ class _Handler(BaseHTTPRequestHandler):
         found = PATH.fullmatch(url.path)
         if url.path == "/version":
             self._json(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0"})
-        elif self.headers.get("Authorization") != "Bearer secret":
+        elif (known := _discovered(url.path)) is not None:
+            self._json(200, known)
+        elif self.headers.get("Authorization") != "Bearer secret" and not self._is_kubectl():
             self._status(401, "Unauthorized")
         elif found is None:
             self._status(404, f"the double has no {url.path}")
         else:
             self.ns, self.plural, self.name, self.sub = found["ns"] or "", found["plural"], found["name"], found["sub"]
             respond()
+
+    def _is_kubectl(self) -> bool:
+        """It sends no token over HTTP."""
+        return self.headers.get("User-Agent", "").startswith("kubectl")
 
     # --- verbs --------------------------------------------------------------------------------------------------------
 
@@ -192,8 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             items = [self._whole(one) for one in store.list(self.plural, self._fits)]
             meta = {"resourceVersion": str(store.version)}
-            kind = f"{KINDS[self.plural]}List"
-            self._json(200, {"kind": kind, "apiVersion": self._version(), "metadata": meta, "items": items})
+            kind = f"{KINDS[self.plural][1]}List"
+            self._json(200, {"kind": kind, "apiVersion": KINDS[self.plural][0], "metadata": meta, "items": items})
             return
         there = store.get(self.plural, self.ns, self.name)
         if there is None:
@@ -209,13 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.cluster.kubelet.evict(there)
             self._json(201, {"kind": "Status", "apiVersion": "v1", "status": "Success"})
             return
-        body = {"apiVersion": self._version(), "kind": KINDS[self.plural], **self.body}
-        if self.plural in ("jobs", "services", "pods"):
-            try:
-                kubernetes_validate.validate(body, VERSION, strict=True)
-            except kubernetes_validate.ValidationError as error:
-                self._status(422, f"{error.message} at {'.'.join(map(str, error.path))}")
-                return
+        body = self._whole(self.body)
+        if not self._is_valid(body):
+            return
         limit = self.cluster.quota.get("count/jobs.batch")
         if self.plural == "jobs" and limit is not None and len(self.cluster.store.list("jobs")) >= limit:
             self._status(403, f'jobs.batch "{body["metadata"]["name"]}" is forbidden: exceeded quota: q')
@@ -230,11 +233,35 @@ class _Handler(BaseHTTPRequestHandler):
     def _patch(self) -> None:
         store = self.cluster.store
         there = store.get(self.plural, self.ns, self.name or "")
-        changed = there and store.change(self.plural, there, lambda one: _merge(one, self.body))
-        if changed:
+        if "apply-patch" in self.headers.get("Content-Type", ""):
+            if self.cluster.admit:
+                self.cluster.admit(self.body)
+            if there is None:
+                self._post()
+                return
+            if not self._is_valid(self._whole(self.body)):
+                return
+        if changed := there and store.change(self.plural, there, self._change):
             self._json(200, self._whole(changed))
         else:
             self._status(404, f'{self.plural} "{self.name}" not found')
+
+    def _change(self, one: Object) -> None:
+        before = json.dumps(one.get("spec"))
+        _merge(one, self.body)
+        if json.dumps(one.get("spec")) != before:
+            one["metadata"]["generation"] = one["metadata"].get("generation", 0) + 1
+
+    def _is_valid(self, body: Object) -> bool:
+        """By Kubernetes' own schema; says what is wrong."""
+        if self.plural in ("pytorchjobs", "events"):
+            return True
+        try:
+            kubernetes_validate.validate(body, VERSION, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            self._status(422, f"{error.message} at {'.'.join(map(str, error.path))}")
+            return False
+        return True
 
     def _delete(self) -> None:
         store = self.cluster.store
@@ -331,10 +358,8 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _whole(self, one: Object) -> Object:
-        return {"apiVersion": self._version(), "kind": KINDS[self.plural], **one}
-
-    def _version(self) -> str:
-        return API_VERSIONS.get(self.plural, "v1")
+        version, kind = KINDS[self.plural]
+        return {"apiVersion": version, "kind": kind, **one}
 
     def _status(self, code: int, message: str, details: Object | None = None) -> None:
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
@@ -361,6 +386,54 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _end(self) -> None:
         self.wfile.write(b"0\r\n\r\n")
+
+
+def _discovered(path: str) -> Object | None:
+    """What clients ask before anything else: which groups, versions and kinds there are."""
+    groups = {version.partition("/")[0]: version for version in RESOURCES if "/" in version}
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"]}
+    if path == "/apis":
+        named = {name: {"groupVersion": it, "version": it.partition("/")[2]} for name, it in groups.items()}
+        listed = [{"name": name, "versions": [it], "preferredVersion": it} for name, it in named.items()]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
+    if path == "/openapi/v3":
+        roots = {version: f"{'apis' if '/' in version else 'api'}/{version}" for version in RESOURCES}
+        return {"paths": {root: {"serverRelativeURL": f"/openapi/v3/{root}"} for root in roots.values()}}
+    version = path.removeprefix("/openapi/v3").removeprefix("/apis/").removeprefix("/api/")
+    if version not in RESOURCES:
+        return None
+    if path.startswith("/openapi/v3"):
+        return _openapi(version)
+    verbs = ["create", "delete", "get", "list", "patch", "watch"]
+    resources = [
+        {
+            "name": plural,
+            "kind": kind,
+            "singularName": "",
+            "verbs": verbs,
+            "namespaced": kind not in ("Node", "Namespace"),
+        }
+        for plural, kind in RESOURCES[version].items()
+    ]
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
+
+
+def _openapi(version: str) -> Object:
+    """As much as kubectl looks for: that this server validates the fields of what is applied by itself."""
+    group, _, name = version.rpartition("/")
+    parameters = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
+    paths = {
+        f"/{plural}": {
+            "patch": {
+                "parameters": parameters,
+                "responses": {},
+                "x-kubernetes-group-version-kind": {"group": group, "version": name, "kind": kind},
+            }
+        }
+        for plural, kind in RESOURCES[version].items()
+    }
+    return {"openapi": "3.0.0", "info": {"title": "the double", "version": VERSION}, "paths": paths}
 
 
 def _merge(onto: Object, patch: Object) -> None:

@@ -25,6 +25,7 @@ class Controllers:
         self.store = store
         self.kubelet = kubelet
         self.pods_left = pods_left
+        self.elsewhere: frozenset[str] = frozenset()  # deployments that are ready, and have no pods here
         self.closing = threading.Event()
         self._ports: dict[str, int] = {}  # uid of a job -> where its first pod listens
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -74,7 +75,7 @@ class Controllers:
             over = _condition("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
             self._end(job, counts, over, pods)
         elif succeeded >= wanted:
-            self._end(job, counts, _condition("Complete"), [])
+            self._end(job, {**counts, "completionTime": now()}, _condition("Complete"), [])
         else:
             self._make(job, pods, wanted)
             names = [*status.get("known", []), *(one["metadata"]["name"] for one in self._pods_of(job))]
@@ -159,6 +160,9 @@ class Controllers:
 
     def _deployment(self, deployment: Object) -> None:
         """One pod, always: all listen on this machine, so that the old one ends before the new one starts."""
+        if deployment["metadata"]["name"] in self.elsewhere:
+            self._rolled(deployment, 1, 1, 1)
+            return
         pods, template = self._pods_of(deployment), deployment["spec"]["template"]
         wanted = of_json(template)[:10]
         for pod in pods:
@@ -166,8 +170,14 @@ class Controllers:
                 self.kubelet.delete(pod)
         if not pods and deployment["spec"].get("replicas", 1):
             self._pod(deployment, template, f"{deployment['metadata']['name']}-{_suffix()}", {TEMPLATE: wanted}, [], {})
-        ready = [one for one in pods if one["metadata"]["labels"][TEMPLATE] == wanted and is_ready(one)]
-        self._status("deployments", deployment, {"readyReplicas": len(ready)})
+        updated = [one for one in pods if one["metadata"]["labels"][TEMPLATE] == wanted]
+        self._rolled(deployment, len(pods), len(updated), sum(map(is_ready, updated)))
+
+    def _rolled(self, deployment: Object, pods: int, updated: int, ready: int) -> None:
+        counts = {"replicas": pods, "updatedReplicas": updated, "readyReplicas": ready, "availableReplicas": ready}
+        self._status(
+            "deployments", deployment, {**counts, "observedGeneration": deployment["metadata"].get("generation", 0)}
+        )
 
     # --- both ---------------------------------------------------------------------------------------------------------
 

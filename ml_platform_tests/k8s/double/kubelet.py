@@ -9,20 +9,24 @@ import sys
 import threading
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from ml_platform.core.spec.base import bytes_of
 from ml_platform_tests.forks import Fork, Nursery
 from ml_platform_tests.k8s.double.network import Network
 from ml_platform_tests.k8s.double.store import Object, Store, now
 
 ROOT = Path(__file__).parents[3]
 GRACE = 30.0
+GPU = "nvidia.com/gpu"
 PATIENCE = 0.5  # seconds after which what waits for a change looks whether it is still wanted
 Status = dict[str, Any]
 
@@ -44,9 +48,9 @@ class Kubelet:
     def add_node(
         self, name: str, gpus: int = 0, labels: dict[str, str] | None = None, taints: tuple[str, ...] = ()
     ) -> None:
-        """With the keys of its taints."""
+        """With the keys of its taints. It has room for any number of pods that ask for no GPU; see `limit_node`."""
         tainted = [{"key": key, "effect": "NoSchedule"} for key in taints]
-        has = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+        has = {GPU: str(gpus)} if gpus else {}
         self.store.create(
             "nodes",
             "",
@@ -56,6 +60,11 @@ class Kubelet:
                 "status": {"capacity": has},
             },
         )
+
+    def limit_node(self, name: str, cpu: str, memory: str) -> None:
+        """The room that it has for pods: what they request is counted against it."""
+        (node,) = self.store.list("nodes", lambda one: one["metadata"]["name"] == name)
+        self.store.change("nodes", node, lambda one: one["status"]["capacity"].update(cpu=cpu, memory=memory))
 
     def start(self, pod: Object) -> None:
         thread = threading.Thread(target=self._live, args=(pod,), daemon=True)
@@ -119,25 +128,27 @@ class Kubelet:
         while self._wanted(pod):
             with self.store.changed:
                 nodes = self.store.list("nodes")
-                fitting = (one["metadata"]["name"] for one in nodes if _fits(pod, one, self._taken(one)))
-                if name := next(fitting, None):
+                lacking = {one["metadata"]["name"]: _lacking(pod, one, self._taken(one)) for one in nodes}
+                name = next((name for name, lacks in lacking.items() if not lacks), None)
+                if name is not None:
                     self._status(pod, phase="Pending", conditions=[_condition("PodScheduled")])
-                    self.store.change("pods", pod, lambda one: one["spec"].update(nodeName=name))
+                    self.store.change("pods", pod, partial(_put_onto, node=name))
                     return name
             if not told:
                 told = True
-                words = f"0/{len(nodes)} nodes are available"
+                why = ", ".join(f"1 {lacks}" for lacks in lacking.values())
+                words = f"0/{len(nodes)} nodes are available: {why}"
                 failed = _condition("PodScheduled", "False", reason="Unschedulable", message=words)
                 self._status(pod, phase="Pending", conditions=[failed])
                 event(self.store, pod, "FailedScheduling", words)
             time.sleep(0.1)
         return None
 
-    def _taken(self, node: Object) -> int:
-        """GPUs of a node that pods have."""
-        over = ("Succeeded", "Failed")
-        pods = self.store.list("pods", lambda one: one["spec"].get("nodeName") == node["metadata"]["name"])
-        return sum(_gpus(pod) for pod in pods if pod["status"].get("phase") not in over)
+    def _taken(self, node: Object) -> Counter[str]:
+        """What the pods of a node have asked for."""
+        over, name = ("Succeeded", "Failed"), node["metadata"]["name"]
+        pods = self.store.list("pods", lambda one: one["spec"].get("nodeName") == name)
+        return sum((asked(pod) for pod in pods if pod["status"].get("phase") not in over), Counter())
 
     def _pulled(self, pod: Object) -> bool:
         image, told = pod["spec"]["containers"][0]["image"], False
@@ -161,6 +172,10 @@ class Kubelet:
             words = {"reason": "CreateContainerConfigError", "message": str(error.args[0])}
             self._container(pod, {"waiting": words})
             return
+        if (
+            "command" not in pod["spec"]["containers"][0]
+        ):  # the entry point of the platform's image; forks begin after it
+            subprocess.run([ROOT / "k8s" / "images" / "reach", "true"], env=environment, check=False)
         with (place / "log").open("wb") as log:
             process = self.nursery.start(command, environment, place, subprocess.PIPE)
             self.processes[pod["metadata"]["uid"]] = process
@@ -231,25 +246,46 @@ def _condition(kind: str, status: str = "True", **more: str) -> Status:
     return {"type": kind, "status": status, **more}
 
 
-def _gpus(pod: Object) -> int:
-    limits = (one.get("resources", {}).get("limits", {}) for one in pod["spec"]["containers"])
-    return sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits)
+def _put_onto(pod: Object, node: str) -> None:
+    pod["spec"]["nodeName"] = node
 
 
-def _fits(pod: Object, node: Object, taken: int) -> bool:
+def asked(pod: Object) -> Counter[str]:
+    """The resources that a pod requests, in thousandths of a CPU, bytes and GPUs; a limit is a request where there is none."""
+    total: Counter[str] = Counter()
+    for container in pod["spec"]["containers"]:
+        resources = container.get("resources", {})
+        for name, amount in {**resources.get("limits", {}), **resources.get("requests", {})}.items():
+            total[name] += amount_of(name, amount)
+    return total
+
+
+def amount_of(resource: str, text: str) -> int:
+    if resource == "cpu":
+        return int(text[:-1]) if text.endswith("m") else round(1000 * float(text))
+    return bytes_of(text) if resource == "memory" else int(text)
+
+
+def _lacking(pod: Object, node: Object, taken: Counter[str]) -> str:
+    """Why a pod cannot be on a node, in the scheduler's words; empty if it can."""
     spec, labels = pod["spec"], node["metadata"]["labels"]
+    has = {GPU: "0", **node["status"]["capacity"]}
+    for resource, amount in asked(pod).items():
+        if resource in has and amount > amount_of(resource, has[resource]) - taken[resource]:
+            return f"Insufficient {resource}"
     tolerated = {one.get("key") for one in spec.get("tolerations", [])}
     required = (
         spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
     )
     terms = [term["matchExpressions"] for term in required.get("nodeSelectorTerms", [])]
-    return (
-        not node["spec"].get("unschedulable")
-        and {one["key"] for one in node["spec"]["taints"]} <= tolerated
-        and spec.get("nodeSelector", {}).items() <= labels.items()
-        and (not terms or any(all(labels.get(e["key"]) in e["values"] for e in term) for term in terms))
-        and _gpus(pod) <= int(node["status"]["capacity"].get("nvidia.com/gpu", 0)) - taken
-    )
+    if node["spec"].get("unschedulable"):
+        return "node(s) were unschedulable"
+    if not {one["key"] for one in node["spec"]["taints"]} <= tolerated:
+        return "node(s) had untolerated taint(s)"
+    of_type = not terms or any(all(labels.get(e["key"]) in e["values"] for e in term) for term in terms)
+    if of_type and spec.get("nodeSelector", {}).items() <= labels.items():
+        return ""
+    return "node(s) didn't match Pod's node affinity/selector"
 
 
 # --- a container as a process -----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Store:
             meta = made.setdefault("metadata", {})
             if (plural, namespace, meta["name"]) in self._objects:
                 return None
-            meta |= {"namespace": namespace, "uid": str(uuid4()), "creationTimestamp": now()}
+            meta |= {"namespace": namespace, "uid": str(uuid4()), "creationTimestamp": now(), "generation": 1}
             self._put("ADDED", plural, made)
             return copy.deepcopy(made)
 
