@@ -34,7 +34,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {word for page in PAGES for word in re.findall(r"`make ([a-z]+)", page.read_text())}
+    named = {word for page in PAGES for word in re.findall(r"`make ([a-z]+)(?![a-z]*-)", page.read_text())}
     assert {"demo", "dev", "test", "check", "bench", "clean"} <= targets
     assert named <= targets
 

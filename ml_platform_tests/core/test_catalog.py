@@ -265,7 +265,7 @@ def test_view_that_cannot_say_is_known_is_refused(tmp_path: Path, kind: str, mor
 )
 def test_cold_starts_of_a_model_that_looks_nobody_up_are_refused(tmp_path: Path, lines: str, field: str) -> None:
     for folder in (tmp_path / "rolling", tmp_path / "snapshot"):
-        for path in DEFS.rglob("defs.yaml"):
+        for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
             if "models" not in path.parts:
                 write(folder, path.read_text(), path.parent.name)
         write(folder, f"{MODEL}  {lines}\n", "three")

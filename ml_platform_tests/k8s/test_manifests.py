@@ -17,6 +17,7 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_k8s import K8sRunLauncher
 
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.spec.base import bytes_of
 from ml_platform.resources.cluster import pod_config
 from ml_platform_tests.k8s.double.kubelet import asked
@@ -180,7 +181,7 @@ def test_smallest_node_has_room_for_its_runs_with_a_step_each() -> None:
     launched = settings["run_launcher"]["config"]["run_k8s_config"]["container_config"]
     run = asked({"spec": {"containers": [launched]}})
     (platform,) = (m["data"] for m in of_kind(overlay, "ConfigMap") if m["metadata"]["name"] == "ml-platform")
-    cluster = load_catalog(cluster=platform["ML_PLATFORM_CLUSTER"]).cluster
+    cluster = load_catalog(find_project(EXAMPLE).defs, cluster=platform["ML_PLATFORM_CLUSTER"]).cluster
     step, training = (
         asked({"spec": {"containers": [pod_config(pod, cluster)["container_config"]]}})
         for pod in (cluster.steps, cluster.profiles["gpu-training"])
