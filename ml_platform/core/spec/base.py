@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
+_CPU = re.compile(r"[0-9]+(\.[0-9]+)?m?")
 _DURATION = re.compile(r"[1-9][0-9]*[smhd]")
 # As Dagster takes them: a mistake is to be said with file and line.
 _OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
@@ -23,6 +24,7 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Quantity = Annotated[str, _matching(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
+Cpu = Annotated[str, _matching(_CPU, "quantity, such as 500m or 2, of CPUs")]
 Duration = Annotated[str, _matching(_DURATION, "duration, such as 30s, 10m, 4h or 7d")]
 Owner = Annotated[str, _matching(_OWNER, "owner, such as ann@example.com or team:fraud")]
 IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from ml_platform.core.spec.base import Duration, Quantity, Spec, bytes_of
+from ml_platform.core.spec.base import Cpu, Duration, Quantity, Spec, bytes_of
 
 # Names of Kubernetes objects, of labels and taints, and of environment variables.
 ObjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
@@ -13,7 +13,6 @@ LabelKey = Annotated[str, StringConstraints(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9
 LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 MountPath = Annotated[str, StringConstraints(pattern=r"^/[^:]+$")]
-Cpu = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?m?$")]
 
 SPOT_RETRIES = 10  # of a step on nodes that may go away at any moment
 SHM_OF_SEVERAL_GPUS = "1Gi"  # through /dev/shm GPUs of one node talk; containers have 64 MiB
