@@ -21,8 +21,9 @@ from ml_platform.core.catalog import load_catalog
 from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AutomationSpec, SourceSpec
-from ml_platform.data.arrivals import Watch, look, plan
+from ml_platform.data.arrivals import look, plan
 from ml_platform.data.landing import LandedObject, Page
+from ml_platform.data.watch import Watch
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.origins import Origins
 from ml_platform_tests.processes import eventually, free_port

@@ -24,8 +24,9 @@ from ml_platform.core.days import ONE_DAY
 from ml_platform.core.settings import Settings
 from ml_platform.examples.fraud.producer import simulated
 from ml_platform.local import stack
-from ml_platform.local.demo import World, landed_contents, stages
+from ml_platform.local.demo import landed_contents, stages
 from ml_platform.local.producer import DailyTable, land
+from ml_platform.local.story import World
 from ml_platform.local.watch import doing
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform_tests.processes import BIN, free_port

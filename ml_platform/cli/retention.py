@@ -16,6 +16,7 @@ from ml_platform.registry.retention import Span
 from ml_platform.resources import retention
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.leftovers import leftovers, remove_leftovers
 from ml_platform.resources.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Remove days that are older than keep_days, and that nothing needs.")
@@ -41,7 +42,7 @@ def apply(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
         typer.confirm("remove this?", abort=True)
     removed = retention.apply(lake, catalog, registry, shown)
     for key in retention.all_keys(catalog):
-        lake.remove_leftovers(key, retention.LEFTOVER_AGE)
+        remove_leftovers(lake, key, retention.LEFTOVER_AGE)
     print(f"removed {len(removed):,} partitions and {len(leftovers):,} leftover files")
     if removed:
         _tell_dagster(settings, removed)
@@ -65,7 +66,7 @@ def _tell_dagster(settings: Settings, removed: set[tuple[str, date]]) -> None:
 def _leftovers(lake: Lake, catalog: Catalog) -> dict[str, int]:
     found: dict[str, int] = {}
     for key in retention.all_keys(catalog):
-        found |= lake.leftovers(key, retention.LEFTOVER_AGE)
+        found |= leftovers(lake, key, retention.LEFTOVER_AGE)
     return found
 
 

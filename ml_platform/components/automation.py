@@ -17,8 +17,9 @@ from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LandingError, PlatformError
 from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, SourceSpec
-from ml_platform.data.arrivals import Arrival, Request, Watch, look, plan
+from ml_platform.data.arrivals import Request, look, plan
 from ml_platform.data.landing import Page, lateness
+from ml_platform.data.watch import Arrival, Watch
 from ml_platform.monitoring.retrain import Train
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import is_handled

@@ -10,20 +10,17 @@ import dagster as dg
 
 from ml_platform.components.graph import (
     RETRIES,
-    CheckOutcome,
     asset_key,
     days_back,
     dependency,
     limits,
-    markdown_table,
-    mistakes_are_final,
     model_attributes,
-    png_metadata,
     pod,
     training_date_of,
 )
 from ml_platform.components.launching import BYTES, launcher_of, sized
 from ml_platform.components.progress import Progress
+from ml_platform.components.reporting import CheckOutcome, markdown_table, mistakes_are_final, png_metadata
 from ml_platform.components.stopping import is_last_try, within_limits
 from ml_platform.components.tracking import Tracking, log_dataset, log_files
 from ml_platform.core import keys

@@ -6,17 +6,8 @@ from datetime import date
 
 import dagster as dg
 
-from ml_platform.components.graph import (
-    RETRIES,
-    CheckOutcome,
-    asset_key,
-    dependency,
-    markdown_table,
-    model_attributes,
-    png_metadata,
-    pod,
-    training_date_of,
-)
+from ml_platform.components.graph import RETRIES, asset_key, dependency, model_attributes, pod, training_date_of
+from ml_platform.components.reporting import CheckOutcome, markdown_table, png_metadata
 from ml_platform.components.tracking import Tracking, log_files
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog

@@ -11,20 +11,16 @@ import dagster as dg
 from ml_platform.components.graph import (
     FOLLOWS_INPUTS,
     RETRIES,
-    CheckOutcome,
-    DayOutcome,
     SpecComponent,
     asset_key,
     daily,
     days_back,
     days_of,
     dependency,
-    make_days,
-    markdown_table,
-    png_metadata,
     pod,
     read_catalog,
 )
+from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days, markdown_table, png_metadata
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import ONE_DAY, day_range
@@ -48,9 +44,10 @@ from ml_platform.features.health import (
 from ml_platform.features.leakage import no_future_information
 from ml_platform.features.plots import distributions
 from ml_platform.features.views import compute, days_behind, definition, input_days, view_inputs
-from ml_platform.resources.lake import Lake, Manifest
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import QUALITY
 from ml_platform.resources.lineage import DEFINITION, current_inputs, required_inputs, view_needs
+from ml_platform.resources.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas

@@ -11,8 +11,8 @@ from ml_platform.core.errors import SpecError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ClusterSpec, ModelSpec, ResourcesSpec, seconds
 from ml_platform.resources.cluster import fit_config
-from ml_platform.resources.lake import Manifest
 from ml_platform.resources.launcher import Launcher, LocalLauncher
+from ml_platform.resources.manifest import Manifest
 
 BYTES = "bytes"  # tag of a training set: of its rows in memory
 
@@ -55,7 +55,8 @@ def _job_launcher(
     from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
     from kubernetes.client import ApiClient
 
-    from ml_platform.resources.job_launcher import JobLauncher, Namespace
+    from ml_platform.resources.job_launcher import JobLauncher
+    from ml_platform.resources.namespace import Namespace
 
     run_launcher = context.instance.run_launcher
     if not isinstance(run_launcher, K8sRunLauncher):

@@ -7,15 +7,8 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
-from ml_platform.components.graph import (
-    HANDLED,
-    RETRIES,
-    CheckOutcome,
-    SpecComponent,
-    asset_key,
-    dependency,
-    read_catalog,
-)
+from ml_platform.components.graph import HANDLED, RETRIES, SpecComponent, asset_key, dependency, read_catalog
+from ml_platform.components.reporting import CheckOutcome
 from ml_platform.core import keys
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import PlatformError

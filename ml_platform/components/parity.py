@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_platform.components.graph import CheckOutcome
+from ml_platform.components.reporting import CheckOutcome
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec

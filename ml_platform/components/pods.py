@@ -23,7 +23,8 @@ from dagster._core.executor.step_delegating import CheckStepHealthResult, StepHa
 
 from ml_platform.components.stopping import is_cancelled
 from ml_platform.resources.cluster import START_TIMEOUT, WAITING
-from ml_platform.resources.job_launcher import OUTAGE, STUCK_FOR, Namespace
+from ml_platform.resources.job_launcher import STUCK_FOR
+from ml_platform.resources.namespace import OUTAGE, Namespace
 from ml_platform.resources.training_pods import belongs, standing
 
 LOOKED_AT_EVERY = 10  # seconds

@@ -8,17 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
-from ml_platform.components.graph import (
-    FOLLOWS_INPUTS,
-    RETRIES,
-    CheckOutcome,
-    DayOutcome,
-    asset_key,
-    dependency,
-    make_days,
-    model_attributes,
-    pod,
-)
+from ml_platform.components.graph import FOLLOWS_INPUTS, RETRIES, asset_key, dependency, model_attributes, pod
+from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LakeError
@@ -30,8 +21,9 @@ from ml_platform.features.point_in_time import join_features
 from ml_platform.registry import bundle
 from ml_platform.registry.scoring import SCORE, SCORES, schema_of, score_rows
 from ml_platform.registry.versions import Version
-from ml_platform.resources.lake import Input, Lake
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import current_inputs, required_inputs, scoring_needs
+from ml_platform.resources.manifest import Input
 from ml_platform.resources.registry import Registry
 
 SCORED = "every_row_has_a_score"

@@ -12,14 +12,16 @@ from dagster._core.storage.dagster_run import RunRecord
 from dagster_shared.error import SerializableErrorInfo
 
 from ml_platform.components.execution import training_run_config
-from ml_platform.components.graph import MISTAKES, asset_key
+from ml_platform.components.graph import asset_key
 from ml_platform.components.partitions import PARTITION, RANGE_END, RANGE_START, days_of_run
+from ml_platform.components.reporting import MISTAKES
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.spec import AutomationSpec
 from ml_platform.monitoring.due import Again, Ask, Part, decide
-from ml_platform.resources.lake import Lake, Manifest
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.manifest import Manifest
 from ml_platform.resources.release import Clock, utc_now
 
 TRIES, AGAIN_OF = "ml_platform/try", "ml_platform/again_of"  # tags: how often it was tried, and for which run it stands

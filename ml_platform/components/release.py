@@ -6,16 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from ml_platform.components.graph import (
-    RETRIES,
-    CheckOutcome,
-    asset_key,
-    dependency,
-    mistakes_are_final,
-    model_attributes,
-    training_date_of,
-)
+from ml_platform.components.graph import RETRIES, asset_key, dependency, model_attributes, training_date_of
 from ml_platform.components.parity import MATCHES, serving_matches_training
+from ml_platform.components.reporting import CheckOutcome, mistakes_are_final
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError

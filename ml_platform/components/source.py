@@ -14,18 +14,15 @@ import pyarrow as pa
 from ml_platform.components.graph import (
     FOLLOWS_INPUTS,
     RETRIES,
-    CheckOutcome,
-    DayOutcome,
     SpecComponent,
     asset_key,
     daily,
     days_back,
     dependency,
-    make_days,
-    markdown_table,
     pod,
     read_catalog,
 )
+from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days, markdown_table
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import SEGMENT, SourceSpec

@@ -11,17 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from ml_platform.components.graph import (
-    MISTAKES,
-    RETRIES,
-    asset_key,
-    limits,
-    markdown_table,
-    mistakes_are_final,
-    model_attributes,
-    png_metadata,
-)
+from ml_platform.components.graph import RETRIES, asset_key, limits, model_attributes
 from ml_platform.components.launching import launcher_of, sized
+from ml_platform.components.reporting import MISTAKES, markdown_table, mistakes_are_final, png_metadata
 from ml_platform.components.resources import Tracking
 from ml_platform.components.stopping import is_last_try, within_limits
 from ml_platform.components.tracking import outlived

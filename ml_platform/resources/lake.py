@@ -7,17 +7,14 @@ such readers skip, and no ending that a pattern would find.
 """
 
 import io
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pyarrow as pa
@@ -29,137 +26,34 @@ from ml_platform.core.catalog import homes_at
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
 from ml_platform.data.staging import StagedTable
-from ml_platform.resources.object_store import client_options
+from ml_platform.resources.manifest import MANIFEST, Input, Manifest
+from ml_platform.resources.storage import Storage, storage_at
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas
 
-MANIFEST = "_manifest.json"
 PENDING = "_pending-"
 FINISHED_WITHIN = timedelta(minutes=1)  # or the writer has died
 MANIFEST_READS = 4
 READERS = 16  # manifests that are read at once: on S3 each takes a round trip
-CHUNK_BYTES = 4 << 20
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One thing that a partition was made from: a landed object (version: ETag) or a partition (version: content hash)."""
-
-    name: str
-    version: str
-    size: int | None = None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is in force of a partition. `unfinished` are names that may be there besides, if its writer has died since."""
-
-    rows: int
-    content_hash: str
-    files: tuple[str, ...]
-    inputs: tuple[Input, ...]
-    code_version: str
-    written_at: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    unfinished: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, text: bytes) -> "Manifest":
-        """What a newer release may have added beside it is ignored.
-
-        Raises:
-            ValueError: if it is no manifest.
-        """
-        content = json.loads(text)
-        try:
-            known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
-            inputs = tuple(Input(one["name"], one["version"], one.get("size")) for one in content["inputs"])
-            names = {one: tuple(content.get(one, ())) for one in ("files", "unfinished")}
-            return cls(**{**known, **names, "inputs": inputs})
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"it is no manifest: {type(error).__name__}: {error}") from error
-
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
-
-    def as_input(self, key: str, day: date) -> Input:
-        return Input(keys.partition(key, day), self.content_hash, self.rows)
 
 
 class Lake:
     def __init__(
-        self,
-        filesystem: pafs.FileSystem,
-        root: str,
-        clock: Callable[[], datetime],
-        put: Callable[[str, bytes | Path], None] | None = None,
-        delete: Callable[[str], None] | None = None,
-        copy: Callable[[str, str], None] | None = None,
-        homes: Mapping[str, str] | None = None,
+        self, storage: Storage, root: str, clock: Callable[[], datetime], homes: Mapping[str, str] | None = None
     ) -> None:
-        """`put` writes one file so that it appears whole, `delete` removes one, and `copy` gives one another name besides; all
-        in place of the file system's own way."""
-        self.filesystem = filesystem
-        self.is_local = isinstance(filesystem, pafs.LocalFileSystem)
-        self.put = put or self._write_and_rename
+        """`homes` are prefixes, below `root`, of tables or of owners of tables."""
+        self.filesystem, self.is_local = storage.filesystem, storage.is_local
+        self.put, self.delete, self.copy = storage.put, storage.delete, storage.copy
         self.root = root.rstrip("/")
-        self.homes = homes or {}
         self.clock = clock
-        self.delete = delete or filesystem.delete_file
-        self.copy = copy or self._link
+        self.homes = homes or {}
 
     @classmethod
     def at(cls, settings: Settings) -> "Lake":
         """The lake at the address in the settings: a folder, or a bucket behind any S3 endpoint."""
-        url = settings.lake_url
-
-        def clock() -> datetime:
-            return datetime.now(UTC)
-
-        if not url.startswith("s3://"):
-            folder = str(Path(url.removeprefix("file://")).resolve())
-            return cls(pafs.LocalFileSystem(), folder, clock, homes=homes_at(settings))
-        import boto3
-        from botocore.exceptions import ClientError
-
-        # Without this the AWS client sends chunked bodies, which endpoints other than AWS refuse.
-        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
-        options: dict[str, Any] = {}
-        if endpoint := settings.s3_endpoint_url:
-            options["scheme"], options["endpoint_override"] = endpoint.split("://", 1)
-        if credentials := settings.s3_credentials:
-            options["access_key"], options["secret_key"] = credentials
-        client = boto3.client("s3", **client_options(settings))
-
-        def put(path: str, content: bytes | Path) -> None:  # Arrow's own takes three requests, and is not one write
-            bucket, _, key = path.partition("/")
-            with _as_os_errors():
-                if isinstance(content, bytes):
-                    client.put_object(Bucket=bucket, Key=key, Body=content)
-                else:
-                    client.upload_file(str(content), bucket, key)
-
-        def delete(path: str) -> None:  # Arrow's own would put a marker object in place of the file's folder
-            bucket, _, key = path.partition("/")
-            with _as_os_errors():
-                client.delete_object(Bucket=bucket, Key=key)
-
-        def copy(path: str, other: str) -> None:
-            bucket, _, key = path.partition("/")
-            target = {"Bucket": bucket, "Key": other.partition("/")[2]}
-            with _as_os_errors():
-                try:
-                    client.copy_object(CopySource={"Bucket": bucket, "Key": key}, **target)
-                except ClientError as error:  # of more than 5 GB, which takes several requests
-                    if error.response["Error"]["Code"] != "InvalidRequest":
-                        raise
-                    client.copy({"Bucket": bucket, "Key": key}, **target)
-
-        return cls(
-            pafs.S3FileSystem(**options), url.removeprefix("s3://"), clock, put, delete, copy, homes_at(settings)
-        )
+        storage, root = storage_at(settings)
+        return cls(storage, root, lambda: datetime.now(UTC), homes_at(settings))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -200,26 +94,14 @@ class Lake:
 
     def days(self, key: str) -> list[date]:
         """All days of a table that exist, in time order."""
-        return sorted(day for day, files in self._listing(key).items() if MANIFEST in files)
+        return sorted(day for day, files in self.listing(key).items() if MANIFEST in files)
 
     def sizes(self, key: str) -> dict[date, int]:
         """Bytes of every day of a table that exists, in time order."""
-        listed = sorted(self._listing(key).items())
+        listed = sorted(self.listing(key).items())
         return {day: sum(info.size for info in files.values()) for day, files in listed if MANIFEST in files}
 
-    def leftovers(self, key: str, age: timedelta) -> dict[str, int]:
-        """Path -> bytes of files of a table that no manifest names and that are older than `age`: their writers died."""
-        old = self.clock() - age
-        unnamed = {}
-        for day, files in self._listing(key).items():
-            manifest = self.manifest(key, day)  # read after the listing, so that it names what was committed meanwhile
-            named = {MANIFEST, *(manifest.files if manifest else ())}
-            # Arrow gives 1970 where it cannot read the time, as with one in ten of rclone's: such a file may be new.
-            lost = [info for name, info in files.items() if name not in named and _EPOCH < info.mtime < old]
-            unnamed |= {info.path: info.size for info in lost}
-        return unnamed
-
-    def _listing(self, key: str) -> dict[date, dict[str, pafs.FileInfo]]:
+    def listing(self, key: str) -> dict[date, dict[str, pafs.FileInfo]]:
         """The files of each day's folder, by their name within it."""
         root = self.table_folder(key)
         found: dict[date, dict[str, pafs.FileInfo]] = {}
@@ -347,9 +229,9 @@ class Lake:
         if self.manifest(key, day) == committed:
             self._put(f"{folder}/{MANIFEST}", shown.to_json())
         else:
-            self._delete(f"{folder}/{name}")
+            self.delete_file(f"{folder}/{name}")
             shown = committed
-        self._delete(f"{folder}/{pending}")
+        self.delete_file(f"{folder}/{pending}")
         return shown
 
     def _finished(self, key: str, day: date) -> Manifest:
@@ -359,7 +241,7 @@ class Lake:
             return found
         try:
             for name in found.unfinished:
-                self._delete(f"{self.day_folder(key, day)}/{name}")
+                self.delete_file(f"{self.day_folder(key, day)}/{name}")
             return self._show(key, day, found, ())
         except LakeError:  # a reader need not be allowed to write
             return found
@@ -386,7 +268,7 @@ class Lake:
         except LakeError:  # such as a full disk, which these files would keep full
             for name in files:
                 with suppress(LakeError):
-                    self._delete(f"{folder}/{name}")
+                    self.delete_file(f"{folder}/{name}")
             raise
         replaced = self.manifest(key, day)
         old, rest = replaced.files if replaced else (), replaced.unfinished if replaced else ()
@@ -405,7 +287,7 @@ class Lake:
         self._put(f"{folder}/{MANIFEST}", manifest.to_json())
         # Only what the replaced version named: files of a writer that has not committed yet are its own business.
         for name in set(old) - set(files):
-            self._delete(f"{folder}/{name}")
+            self.delete_file(f"{folder}/{name}")
         return manifest, rest
 
     def add_file(self, key: str, day: date, name: str, content: bytes | Path) -> None:
@@ -423,50 +305,14 @@ class Lake:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
         manifest = self.manifest(key, day)
         for name in (MANIFEST, *((*manifest.files, *manifest.unfinished) if manifest else ())):
-            self._delete(f"{self.day_folder(key, day)}/{name}")
-
-    def remove_leftovers(self, key: str, age: timedelta) -> int:
-        """Delete the `leftovers`; returns how many bytes they had."""
-        found = self.leftovers(key, age)
-        for path in found:
-            self._delete(path)
-        return sum(found.values())
+            self.delete_file(f"{self.day_folder(key, day)}/{name}")
 
     def _put(self, path: str, content: bytes | Path) -> None:
         """Write a file so that it appears whole."""
         with self._translated(path):
             self.put(path, content)
 
-    def _write_and_rename(self, path: str, content: bytes | Path) -> None:
-        """On the disk before it has its name: after a power cut a manifest names nothing that is not there."""
-        folder = Path(path).parent
-        hidden = folder / f".{uuid4().hex}"
-        self.filesystem.create_dir(str(folder), recursive=True)
-        try:
-            with self.filesystem.open_output_stream(str(hidden)) as stream:
-                if isinstance(content, bytes):
-                    stream.write(content)
-                else:
-                    with content.open("rb") as file:
-                        shutil.copyfileobj(file, stream, CHUNK_BYTES)
-            _sync(hidden)
-            self.filesystem.move(str(hidden), path)
-            _sync(folder)
-        except BaseException:
-            hidden.unlink(missing_ok=True)
-            raise
-
-    def _link(self, path: str, other: str) -> None:
-        """On a disk: another name for the same file, or a copy where the disk has no such names."""
-        try:
-            os.link(path, other)
-        except FileNotFoundError:
-            raise
-        except OSError:
-            self._write_and_rename(other, Path(path))
-        _sync(Path(other).parent)
-
-    def _delete(self, path: str) -> None:
+    def delete_file(self, path: str) -> None:
         with self._translated(path):
             try:
                 self.delete(path)
@@ -493,28 +339,6 @@ class Lake:
             raise LakeError(
                 subject, f"the lake at {self.root} failed: {error}", "look after ML_PLATFORM_LAKE"
             ) from error
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _as_os_errors() -> Iterator[None]:
-    """Trouble of the S3 client as that of a file system."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-        raise (FileNotFoundError if code in ("404", "NoSuchKey") else OSError)(str(error)) from error
 
 
 def _part(content_hash: str) -> str:

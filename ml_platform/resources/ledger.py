@@ -16,7 +16,8 @@ from ml_platform.data.contract import ACROSS_CHECKS, arrow_schema
 from ml_platform.data.ingest import Ingested, LandedFile, LookBack
 from ml_platform.data.landing import LandedObject, fingerprint
 from ml_platform.data.quarantine import Account, Decision
-from ml_platform.resources.lake import Input, Lake, Manifest
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.manifest import Input, Manifest
 
 ROWS, DECISION = "rows.parquet", "decision.json"
 ARRIVAL, QUALITY, JUDGED_BY, FAILED = "arrival", "quality", "judged_by", "failed_checks"

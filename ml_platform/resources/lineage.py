@@ -10,7 +10,8 @@ from ml_platform.core.days import ONE_DAY
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.features.views import definition, input_days
 from ml_platform.monitoring.retrain import Train, Wait, decide
-from ml_platform.resources.lake import Input, Lake, Manifest
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.manifest import Input, Manifest
 from ml_platform.training.windows import label_days, windows
 
 DEFINITION = "definition"  # tag of a feature view's partition: by which definition it was computed

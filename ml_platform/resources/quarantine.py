@@ -10,8 +10,9 @@ from ml_platform.core.errors import LakeError
 from ml_platform.core.spec import UNDISCARDABLE, SourceSpec
 from ml_platform.data.landing import Origin, fingerprint
 from ml_platform.data.quarantine import Account, Decision, Kept, summary
-from ml_platform.resources.lake import Lake, Manifest
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import ARRIVAL, FAILED, QUALITY, ROWS, accounts_of, decide
+from ml_platform.resources.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow.dataset as pads  # it imports pandas

@@ -19,7 +19,8 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LakeError, TrainingError
 from ml_platform.core.spec import ModelSpec
 from ml_platform.registry.trial import tuned
-from ml_platform.resources.lake import READERS, Input, Lake, Manifest
+from ml_platform.resources.lake import READERS, Lake
+from ml_platform.resources.manifest import Input, Manifest
 from ml_platform.training.trials import Outcome, Record
 from ml_platform.training.windows import search_windows
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from ml_platform.core import keys
 from ml_platform.examples.fraud.producer import simulated
 from ml_platform.local import demo
-from ml_platform.local.demo import Outcome, World
+from ml_platform.local.story import Outcome, World, ask
 from ml_platform.resources.object_store import client_options
 from ml_platform_tests.cluster.world import COMPONENT, NAMESPACE, NEXT, TAG, Cluster, answers, platform_env
 from ml_platform_tests.conftest import FIRST_DAY, STORY_DAYS
@@ -42,7 +42,7 @@ def trained(cluster: Cluster) -> date:
     world, outcome = World.at(cluster.settings), Outcome()
     arrived = demo.watch_until_deployed(world, files, outcome, Console(stderr=True))
     assert arrived, outcome.failures
-    demo.ask(world, files, outcome)
+    ask(world, files, outcome)
     assert not outcome.failures
     return world.lake.days(keys.training_set(MODEL))[-1]
 

@@ -18,7 +18,8 @@ from kubernetes.config import load_kube_config
 
 from ml_platform.components.pods import Cancellable, PodSteps, executor_of_pods
 from ml_platform.resources.cluster import START_TIMEOUT, WAITING
-from ml_platform.resources.job_launcher import OUTAGE, STUCK_FOR
+from ml_platform.resources.job_launcher import STUCK_FOR
+from ml_platform.resources.namespace import OUTAGE
 from ml_platform_tests.forks import Nursery
 from ml_platform_tests.k8s.double import Double
 from ml_platform_tests.processes import eventually

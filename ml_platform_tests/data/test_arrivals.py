@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ml_platform.core.days import day_range
 from ml_platform.core.errors import LandingError
 from ml_platform.core.spec import ColumnSpec, ReferenceSpec, SourceSpec
-from ml_platform.data.arrivals import Arrival, Look, Pending, Request, Watch, look, plan
+from ml_platform.data.arrivals import Look, Request, look, plan
 from ml_platform.data.landing import PATTERN, LandedObject, Page, day_of, day_prefix, fingerprint
+from ml_platform.data.watch import Arrival, Pending, Watch
 
 START, TODAY = date(2024, 1, 1), date(2024, 12, 31)
 TICK_SECONDS = 10

@@ -14,6 +14,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.storage import Storage
 from ml_platform_tests.processes import eventually
 
 DAY = date(2018, 5, 31)
@@ -23,7 +24,7 @@ FIRST, SECOND, THIRD = ({"a": bytes([n]) * 9, "b.json": b"{}"} for n in (1, 2, 3
 
 @pytest.fixture
 def store(tmp_path: Path) -> LakeCheckpoints:
-    lake = Lake(pafs.LocalFileSystem(), str(tmp_path), lambda: datetime.now(UTC))
+    lake = Lake(Storage(pafs.LocalFileSystem()), str(tmp_path), lambda: datetime.now(UTC))
     return LakeCheckpoints(lake, KEY, DAY)
 
 
@@ -70,7 +71,7 @@ def test_writer_that_died_before_the_commit_leaves_the_old_one_in_force(
 
 def endless_writer(folder: str) -> None:
     """Checkpoints of 60 MB, each of one byte over and over, until it is killed."""
-    store = LakeCheckpoints(Lake(pafs.LocalFileSystem(), folder, lambda: datetime.now(UTC)), KEY, DAY)
+    store = LakeCheckpoints(Lake(Storage(pafs.LocalFileSystem()), folder, lambda: datetime.now(UTC)), KEY, DAY)
     for number in count(1):
         store.save({"a": bytes([number % 256]) * 60_000_000})
 

@@ -19,9 +19,10 @@ from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources import job_launcher, training_pods
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.job_launcher import JobLauncher, Namespace
+from ml_platform.resources.job_launcher import JobLauncher
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import Training, clear_job, fitting
+from ml_platform.resources.namespace import Namespace
 from ml_platform.resources.training_pods import LABEL, Kind
 from ml_platform.training.trainers import Context, Trainer
 from ml_platform.training.trainers.mlp import MLP

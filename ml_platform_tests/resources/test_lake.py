@@ -19,8 +19,11 @@ import pytest
 
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
-from ml_platform.resources.lake import Input, Lake
+from ml_platform.resources.lake import Lake
+from ml_platform.resources.leftovers import leftovers, remove_leftovers
+from ml_platform.resources.manifest import Input
 from ml_platform.resources.object_store import ObjectStore
+from ml_platform.resources.storage import Storage
 from ml_platform_tests.stores import S3
 
 DAY = date(2018, 4, 1)
@@ -28,7 +31,7 @@ OLD, NEW = pa.table({"a": [1, 2]}), pa.table({"a": [3]})
 
 
 def on_disk(folder: Path) -> Lake:
-    return Lake(pafs.LocalFileSystem(), str(folder), lambda: datetime(2024, 1, 1, tzinfo=UTC))
+    return Lake(Storage(pafs.LocalFileSystem()), str(folder), lambda: datetime(2024, 1, 1, tzinfo=UTC))
 
 
 @pytest.fixture(params=["folder", S3])
@@ -226,15 +229,15 @@ def test_files_that_dead_writers_left_go_after_a_day_and_no_others(lake: Lake) -
     for path in lost:
         lake._put(path, b"12345")
     while any(
-        info.mtime.year == 1970 for day in lake._listing("x/raw").values() for info in day.values() if info.path in lost
+        info.mtime.year == 1970 for day in lake.listing("x/raw").values() for info in day.values() if info.path in lost
     ):
         for path in lost:  # see the test below
             lake._put(path, b"12345")
-    assert lake.remove_leftovers("x/raw", timedelta(hours=24)) == 0, "their writers may be at work"
+    assert remove_leftovers(lake, "x/raw", timedelta(hours=24)) == 0, "their writers may be at work"
     lake.clock = lambda: datetime.now(UTC) + timedelta(hours=25)
-    assert lake.leftovers("x/raw", timedelta(hours=24)) == dict.fromkeys(lost, 5)
-    assert lake.remove_leftovers("x/raw", timedelta(hours=24)) == 10
-    assert lake.leftovers("x/raw", timedelta(0)) == {}
+    assert leftovers(lake, "x/raw", timedelta(hours=24)) == dict.fromkeys(lost, 5)
+    assert remove_leftovers(lake, "x/raw", timedelta(hours=24)) == 10
+    assert leftovers(lake, "x/raw", timedelta(0)) == {}
     assert lake.read_table("x/raw", [DAY]).equals(OLD)
     assert lake.read_files("x/raw", other) == {"a.json": b"1"}
     assert lake.days("x/raw") == [DAY, other]
@@ -245,7 +248,7 @@ def test_file_whose_age_is_unknown_is_no_leftover(lake: Lake, monkeypatch: pytes
     path = f"{lake.root}/x/raw/date={DAY}/part-new.parquet"
     epoch = pafs.FileInfo(path, pafs.FileType.File, size=5, mtime=datetime.fromtimestamp(0, UTC))
     monkeypatch.setattr(lake, "_listing", lambda key: {DAY: {"part-new.parquet": epoch}})
-    assert lake.leftovers("x/raw", timedelta(hours=24)) == {}
+    assert leftovers(lake, "x/raw", timedelta(hours=24)) == {}
 
 
 def test_manifest_of_a_newer_release_is_read_and_one_that_is_none_is_named(tmp_path: Path) -> None:
@@ -298,7 +301,7 @@ def test_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch:
             happened.append("named")
             move(self, source, target)
 
-    Lake(Watched(), str(tmp_path), lambda: datetime(2024, 1, 1, tzinfo=UTC)).write_table("x/raw", DAY, OLD, [])
+    Lake(Storage(Watched()), str(tmp_path), lambda: datetime(2024, 1, 1, tzinfo=UTC)).write_table("x/raw", DAY, OLD, [])
     written = ["file", "named", "folder"]
     assert happened == [*written, *written, "folder", *written], (
         "data and manifest; the name for all, and the manifest with it"

@@ -19,6 +19,7 @@ from ml_platform.core.errors import LakeError
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_log import LogState, PredictionLog, read
 from ml_platform.resources.prediction_rows import AS_OF, INPUT, KNOWN, Prediction
+from ml_platform.resources.storage import Storage
 from ml_platform_tests.processes import eventually
 from ml_platform_tests.selection import examples
 
@@ -28,7 +29,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    return Lake(pafs.LocalFileSystem(), str(tmp_path / "lake"), lambda: NOON)
+    return Lake(Storage(pafs.LocalFileSystem()), str(tmp_path / "lake"), lambda: NOON)
 
 
 @pytest.fixture
@@ -303,7 +304,7 @@ def test_files_of_a_release_without_folders_of_processes_are_taken_over(lake: La
     old = tmp_path / "old" / "fraud" / NOON.date().isoformat() / file.name
     old.parent.mkdir(parents=True)
     file.rename(old)
-    PredictionLog(Lake(pafs.LocalFileSystem(), str(tmp_path / "lake"), lambda: NOON), tmp_path / "old").close()
+    PredictionLog(Lake(Storage(pafs.LocalFileSystem()), str(tmp_path / "lake"), lambda: NOON), tmp_path / "old").close()
     assert ids(lake) == ["1"]
     assert not old.exists()
 
@@ -313,7 +314,7 @@ def test_files_of_a_release_without_folders_of_processes_are_taken_over(lake: La
 def test_every_row_is_in_the_lake_or_on_the_disk_or_in_memory_or_counted(data: st.DataObject) -> None:
     """Whatever fails when, for models of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        lake = Lake(pafs.LocalFileSystem(), f"{folder}/lake", lambda: NOON)
+        lake = Lake(Storage(pafs.LocalFileSystem()), f"{folder}/lake", lambda: NOON)
         put, write = lake.put, Path.write_bytes
         fails = {"disk": False, "lake": False}
 
@@ -367,7 +368,7 @@ from ml_platform.resources.prediction_rows import Prediction
 
 prediction_log.WRITE_EVERY = 0.1
 now = lambda: datetime.now(UTC)
-log = PredictionLog(Lake(pafs.LocalFileSystem(), sys.argv[1], now), Path(sys.argv[2]))
+log = PredictionLog(Lake(Storage(pafs.LocalFileSystem()), sys.argv[1], now), Path(sys.argv[2]))
 log.start()
 number = 0
 while True:

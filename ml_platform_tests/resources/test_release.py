@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ml_platform.components.graph import CheckOutcome
 from ml_platform.components.parity import MATCHES
+from ml_platform.components.reporting import CheckOutcome
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError, PlatformError

@@ -20,9 +20,10 @@ from ml_platform.registry import bundle
 from ml_platform.registry.retention import Span, doomed
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources import retention
-from ml_platform.resources.lake import Input, Lake
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import ARRIVAL, JUDGED_BY, QUALITY, REMOVED, accounts_of, is_handled
 from ml_platform.resources.lineage import required_inputs, training_needs, view_needs
+from ml_platform.resources.manifest import Input
 from ml_platform.resources.object_store import ObjectStore
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.registry import Registry

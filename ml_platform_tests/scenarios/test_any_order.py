@@ -16,11 +16,13 @@ from ml_platform.core.days import day_range
 from ml_platform.core.digest import of_bytes
 from ml_platform.core.errors import LandingError
 from ml_platform.core.spec import ColumnSpec, PolicySpec, ReferenceSpec, SourceSpec
-from ml_platform.data.arrivals import Watch, look, plan
+from ml_platform.data.arrivals import look, plan
 from ml_platform.data.landing import LandedObject, Page, day_of
+from ml_platform.data.watch import Watch
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import accounts_of, is_handled
 from ml_platform.resources.origins import Origins
+from ml_platform.resources.storage import Storage
 from ml_platform_tests.selection import examples
 
 FIRST, TODAY = date(2024, 1, 1), date(2024, 1, 5)
@@ -88,7 +90,7 @@ class World:
 
     def __init__(self, folder: str) -> None:
         self.bucket, self.watch, self.now = Bucket(), Watch(), 0.0
-        self.lake = Lake(pafs.LocalFileSystem(), folder, lambda: datetime(2024, 1, 9, tzinfo=UTC))
+        self.lake = Lake(Storage(pafs.LocalFileSystem()), folder, lambda: datetime(2024, 1, 9, tzinfo=UTC))
         self.origins = Origins(self.bucket)  # type: ignore[arg-type]  # it is an origin, and nothing more is asked of it
 
     def tick(self) -> int:

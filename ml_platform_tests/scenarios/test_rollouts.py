@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from ml_platform.components.graph import CheckOutcome
 from ml_platform.components.parity import MATCHES
+from ml_platform.components.reporting import CheckOutcome
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.settings import Settings, load_settings

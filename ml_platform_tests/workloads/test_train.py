@@ -18,6 +18,7 @@ from ml_platform.core import keys
 from ml_platform.core.errors import SpecError
 from ml_platform.features.transforms import Feature
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.storage import Storage
 from ml_platform.training import job as jobs
 from ml_platform.training.trainers import Labelled
 from ml_platform.training.trainers.sequence import Sequence
@@ -40,7 +41,7 @@ STEPS = (*(Feature(f"v_{n}", default=9.0, vector="v") for n in range(1, 4)), Fea
 
 
 def lake_with_job(folder: Path, trainer: str = "mlp", **params: object) -> Lake:
-    lake = Lake(pafs.LocalFileSystem(), str(folder), lambda: datetime.now(UTC))
+    lake = Lake(Storage(pafs.LocalFileSystem()), str(folder), lambda: datetime.now(UTC))
     train, validation = Labelled(X[:2_501], Y[:2_501]), Labelled(X[2_501:], Y[2_501:])
     files = jobs.to_files(jobs.Job(trainer=trainer, params={**PARAMS, **params}, features=STEPS), train, validation)
     lake.write_files(keys.training_job("m", 1), DAY, files, [])
@@ -202,7 +203,7 @@ def test_trainer_that_the_project_does_not_name_is_not_imported(
     tmp_path: Path, trainer: str, params: dict[str, object]
 ) -> None:
     """A job lies in the lake, where others may write."""
-    lake = Lake(pafs.LocalFileSystem(), str(tmp_path), lambda: datetime.now(UTC))
+    lake = Lake(Storage(pafs.LocalFileSystem()), str(tmp_path), lambda: datetime.now(UTC))
     job = jobs.Job(trainer=trainer, params=params, features=STEPS)
     lake.write_files(keys.training_job("m", 1), DAY, jobs.to_files(job, Labelled(X, Y), Labelled(X, Y)), [])
     with pytest.raises(SpecError, match="'os.path': is none that this process may load"):

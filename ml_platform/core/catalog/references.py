@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ml_platform.core.catalog.catalog import Catalog
 from ml_platform.core.catalog.reading import Declared
 from ml_platform.core.errors import SpecError
 from ml_platform.core.mistakes import Location, Mistake, mistakes, nearest
@@ -14,9 +15,6 @@ from ml_platform.core.spec import ColumnSpec, FeatureViewSpec, ModelSpec, Source
 from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.trainers import PARAMS, check_trainer
 from ml_platform.core.values import INTEGERS
-
-if TYPE_CHECKING:
-    from ml_platform.core.catalog import Catalog
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Review:
             self.refuse(field, f"{one} is {its.type} and {other} is {others.type}", "declare both as the same type")
 
 
-def review(declared: Declared, catalog: "Catalog") -> list[SpecError]:
+def review(declared: Declared, catalog: Catalog) -> list[SpecError]:
     """All mistakes of a spec that only the others show."""
     found = Review(declared)
     if isinstance(declared.spec, SourceSpec):
@@ -59,7 +57,7 @@ def review(declared: Declared, catalog: "Catalog") -> list[SpecError]:
     return found.errors
 
 
-def _source(found: Review, spec: SourceSpec, catalog: "Catalog") -> None:
+def _source(found: Review, spec: SourceSpec, catalog: Catalog) -> None:
     whole = {name for name, source in catalog.sources.items() if not source.segments}
     for column, reference in spec.references.items():
         at = f"references.{column}"
@@ -71,7 +69,7 @@ def _source(found: Review, spec: SourceSpec, catalog: "Catalog") -> None:
             found.same_type(at, one, spec.columns[column], other, columns[reference.column])
 
 
-def _view(found: Review, spec: FeatureViewSpec, catalog: "Catalog") -> None:
+def _view(found: Review, spec: FeatureViewSpec, catalog: Catalog) -> None:
     if not found.all_known(spec.inputs, catalog.sources, "source", "inputs"):
         return
     if spec.entity:
@@ -90,7 +88,7 @@ def _view(found: Review, spec: FeatureViewSpec, catalog: "Catalog") -> None:
         found.refuse("entity", f"{spec.entity} may be null, which is nobody's past", "leave `entity` out")
 
 
-def _model(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
+def _model(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     with_rows = found.known(spec.entity_rows, catalog.sources, "source", "entity_rows")
     with_labels = found.known(spec.label.source, catalog.sources, "source", "label.source")
     if with_rows and with_labels:
@@ -106,7 +104,7 @@ def _model(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
         _candidates(found, spec, catalog)
 
 
-def _labels(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
+def _labels(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     labels, rows = catalog.sources[spec.label.source], catalog.sources[spec.entity_rows]
     found.known(spec.label.column, labels.columns, f"column of {spec.label.source}", "label.column")
     what = f"column of {spec.entity_rows}, by which labels are joined,"
@@ -123,7 +121,7 @@ def _labels(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
         found.refuse("label.source", problem, f"set unique_within_days: {span} in the source {spec.entity_rows}")
 
 
-def _features(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
+def _features(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     rows = catalog.sources[spec.entity_rows]
     if not catalog.snapshot_views(spec):
         problem = "no snapshot view is among the features, so that nobody is looked up"
@@ -152,7 +150,7 @@ def _features(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
             found.same_type("features", one, catalog.sources[name].columns[entity], other, rows.columns[entity])
 
 
-def _expressions(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
+def _expressions(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     """Request features read columns that there are, and know what to do about a null."""
     rows = catalog.sources[spec.entity_rows]
     looked_up = {name for view in catalog.daily_views(spec) for name in view.features}
@@ -169,7 +167,7 @@ def _expressions(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
                 found.refuse("features", problem, next_step)
 
 
-def _candidates(found: Review, spec: ModelSpec, catalog: "Catalog") -> None:
+def _candidates(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     """Trainers exist, and those that are built in know their params. Here and not in the spec: a bundle has to load that
     was made before a param got another name."""
     features = {name: f for view in spec.features for name, f in catalog.views[view].features.items()}
