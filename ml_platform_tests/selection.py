@@ -6,6 +6,7 @@ or bears the mark of that name; one that starts a process without saying so fail
 
 import multiprocessing.util
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -123,6 +124,7 @@ class Watch:
 
 @pytest.fixture(scope="session")
 def _watch() -> Iterator[Watch]:
+    platform.uname().processor  # noqa: B018  # asked of a program, once a process, by whichever library is first
     watch = Watch()
     spawn = multiprocessing.util.spawnv_passfds  # raises no event of its own
     with pytest.MonkeyPatch.context() as patch:

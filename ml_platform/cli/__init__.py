@@ -17,6 +17,7 @@ from ml_platform.cli import (
     init,
     migrate,
     models,
+    provenance,
     quarantine,
     reproduce,
     retention,
@@ -30,7 +31,15 @@ from ml_platform.core.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are below
-    "Look": (status.status, models.models, models.versions, models.show, models.diff),
+    "Look": (
+        status.status,
+        models.models,
+        models.versions,
+        models.show,
+        models.diff,
+        provenance.explain,
+        provenance.recall,
+    ),
     "Project": (init.init, check.check, schema.schema),
     "Data": (backfill.backfill, feast.feast),
     "Models": (models.promote, models.rollback),
