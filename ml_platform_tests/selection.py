@@ -41,7 +41,7 @@ OF_EVERYTHING = (
 
 def examples(count: int, **more: Any) -> settings:
     """Settings of a property test that takes so many examples: all of them, but few in `--quick`."""
-    return settings(max_examples=how_many(count, min(count, QUICK_EXAMPLES)), **more)
+    return settings(max_examples=how_many(count, min(QUICK_EXAMPLES, max(3, count // 4))), **more)
 
 
 def how_many(full: int, quick: int) -> int:
