@@ -44,7 +44,9 @@ def mlflow(postgres_url: str, tmp_path: Path) -> Iterator[str]:
         "$(MLFLOW_ARTIFACTS)": str(tmp_path / "artifacts"),
         "$(MLFLOW_ALLOWED_HOSTS)": "127.0.0.1:*",
     }
-    command = [*container["command"], *(replaced.get(word, word) for word in container["args"])]
+    command = list(container["args"])
+    for word, value in replaced.items():
+        command = [argument.replace(word, value) for argument in command]
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
     migration = {**environment, "DAGSTER_HOME": str(tmp_path)}
     subprocess.run([BIN / "ml-platform", "migrate"], env=migration, check=True, capture_output=True)

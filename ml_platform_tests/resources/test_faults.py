@@ -58,6 +58,7 @@ import os, signal, sys
 from datetime import date
 from ml_platform.components.source import ingest_day
 from ml_platform.core.catalog import load_catalog
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.origins import Origins
@@ -80,11 +81,12 @@ def watched(self, path, content):
     count += 1
     if count == number and moment == "before": die()
     if count == number and moment == "within":
-        opened = self.filesystem.open_output_stream
+        storage = self.put.__self__
+        opened = storage.filesystem.open_output_stream
         class Cut:
             def __getattr__(_, name): return getattr(real, name)
             def open_output_stream(_, target): return Dying(opened(target))
-        real, self.filesystem = self.filesystem, Cut()
+        real, storage.filesystem = storage.filesystem, Cut()
     put(self, path, content)
     if count == number and moment == "after": die()
 
