@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ml_platform.core.errors import SettingsError
+from ml_platform.core.project import VARIABLE, find_project
 
 if TYPE_CHECKING:  # a machine that only trains needs no Arrow
     import pyarrow as pa
@@ -83,14 +87,25 @@ def of_table(table: "pa.Table") -> str:
     return whole.hexdigest()
 
 
+def _project(package: Path) -> list[tuple[str, Path]]:
+    """The folder of the project, where it is none of the platform's own."""
+    try:
+        project = find_project(os.environ.get(VARIABLE, ""))
+    except SettingsError:  # several, or none that is there: no code of a project is of any account
+        return []
+    return [] if project.folder.is_relative_to(package) else [(f"{project.package}/", project.folder)]
+
+
 @cache
 def code_version(patterns: tuple[str, ...] = ("**/*.py", "**/*.yaml")) -> str:
-    """Version of this code: the package version and a digest over its Python and YAML files, or those of the patterns."""
+    """Version of this code: the package version and a digest over the Python and YAML files, or those of the patterns, of the
+    platform and of the project."""
     package = Path(__file__).parent.parent
     files = {
-        str(path.relative_to(package)): path.read_bytes()
+        f"{place}{path.relative_to(folder)}": path.read_bytes()
+        for place, folder in (("", package), *_project(package))
         for pattern in patterns
-        for path in sorted(package.glob(pattern))
+        for path in sorted(folder.glob(pattern))
     }
     try:
         number = version("ml-platform")

@@ -11,8 +11,6 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import yaml
-
 from ml_platform.core.errors import SettingsError
 
 EXAMPLE = "ml_platform.examples.fraud"
@@ -58,6 +56,8 @@ def find_projects(names: str = "") -> list[Project]:
 
 def members(workspace: Path) -> list[str]:
     """The projects of a workspace.yaml, each as the folder that it lies in, or as a package that is installed."""
+    import yaml
+
     content = yaml.safe_load(workspace.read_text(encoding="utf-8")) or {}
     found = []
     for entry in content.get("load_from") or ():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_platform.core import digest
 from ml_platform.core.errors import SettingsError
 from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
@@ -55,6 +56,18 @@ def test_what_is_no_project_is_refused_and_the_next_step_is_said(tmp_path: Path)
     (tmp_path / "pyproject.toml").write_text("[tool.dg.project\n")
     with pytest.raises(SettingsError, match="cannot be read"):
         find_project(start=tmp_path)
+
+
+def test_code_of_a_project_of_ones_own_is_part_of_the_code_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = project(tmp_path, "versioned_shop")
+    monkeypatch.setenv("ML_PLATFORM_PROJECT", str(tmp_path))
+    before = digest.code_version.__wrapped__()
+    (package / "features.py").write_text("x = 1\n")
+    assert digest.code_version.__wrapped__() != before
+    monkeypatch.setenv("ML_PLATFORM_PROJECT", EXAMPLE)
+    assert digest.code_version.__wrapped__() not in (before, "")
 
 
 def test_home_lies_in_the_projects_folder_from_any_folder_below(
