@@ -1,5 +1,6 @@
 """From YAML files to specs: what each document declares, and every mistake in it with file, line and the nearest valid name."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,10 @@ class Declared:
     text: str
 
     def line(self, location: Location = ()) -> int:
-        return line_of(self.text, self.number, ("attributes", *location) if location else ("type",))
+        if location:
+            return line_of(self.text, self.number, ("attributes", *location))
+        types = (n for n, line in enumerate(self.text.splitlines(), 1) if line.startswith("type:"))
+        return next(itertools.islice(types, self.number, None), 1)  # read again, a thousand files take a second
 
     def error(self, mistake: Mistake) -> SpecError:
         return SpecError(f"{self.path}:{self.line(mistake.location)}", mistake.problem, mistake.next_step)
