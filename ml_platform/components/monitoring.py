@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ml_platform.monitoring.report import MonitoringReport, Scored
     from ml_platform.resources.monitored import Monitored
 
+NOTHING = "not_enough_data", "there are no such rows"
 SHOWN = 12  # columns in a picture, and rows in a table
 
 
@@ -59,7 +60,6 @@ def monitoring_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         "judged on. What there is not enough data for is a warning, never passed. Skipped if the day is not scored.",
         **common,
     )
-    wanted = [name for name in CHECKS if name != "no_slice_performs_worse" or spec.monitoring.slices]
 
     # can_subset: the checks have no result where nothing is scored.
     @dg.multi_asset(
@@ -69,7 +69,7 @@ def monitoring_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(
                 name, asset=asset_key(key), partitions_def=common["partitions_def"], description=CHECKS[name]
             )
-            for name in wanted
+            for name in checks_of(spec)
         ],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -119,12 +119,22 @@ def watch_day(day: date, rows: "Monitored") -> tuple[DayOutcome, dict[str, float
     manifest = lake.write_files(key, day, files, rows.inputs(day, version), tags)
     unchanged = before is not None and before.content_hash == manifest.content_hash
     figures = _figures(report)
-    outcome = DayOutcome(day, _metadata(report, figures, picture), _outcomes(report), manifest.content_hash, unchanged)
+    outcome = DayOutcome(
+        day, _metadata(report, figures, picture), _outcomes(report, checks_of(spec)), manifest.content_hash, unchanged
+    )
     return outcome, figures
 
 
-def _outcomes(report: "MonitoringReport") -> tuple[CheckOutcome, ...]:
+def checks_of(spec: ModelSpec) -> list[str]:
+    """The names of a model's checks."""
+    left_out = set() if spec.monitoring.slices else {"no_slice_performs_worse"}
+    left_out |= {"labels_are_as_frequent"} if spec.task == "regression" else set()
+    return [name for name in CHECKS if name not in left_out]
+
+
+def _outcomes(report: "MonitoringReport", names: list[str]) -> tuple[CheckOutcome, ...]:
     """An alarm is red; what could not be judged is a warning."""
+    found = report.checks
     return tuple(
         CheckOutcome(
             name,
@@ -132,7 +142,7 @@ def _outcomes(report: "MonitoringReport") -> tuple[CheckOutcome, ...]:
             f"not enough data: {words}" if outcome == "not_enough_data" else words,
             severity=dg.AssetCheckSeverity.WARN if outcome == "not_enough_data" else dg.AssetCheckSeverity.ERROR,
         )
-        for name, (outcome, words) in report.checks.items()
+        for name, (outcome, words) in ((name, found.get(name, NOTHING)) for name in names)
     )
 
 
@@ -161,7 +171,7 @@ def _metadata(report: "MonitoringReport", figures: dict[str, float], picture: by
         for kind, found in (("realised", report.realised), ("estimated", report.estimated))
         for one in found[: SHOWN + 1]
     ]
-    shares = [{"share": one.name, "outcome": one.outcome, "why": one.words} for one in report.shares]
+    shares = [{"share": one.name, "outcome": one.outcome, "why": one.words} for one in (*report.shares, *report.labels)]
     return {
         "rows": report.rows,
         "version": report.version,

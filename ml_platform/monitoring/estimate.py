@@ -57,9 +57,16 @@ class Labelled:
 
     def drawn(self, random: np.random.Generator) -> "Labelled":
         """As many rows again as these are worth, drawn with replacement by their weights."""
-        p = None if self.weights is None else self.weights / self.weights.sum()
-        chosen = random.choice(len(self.labels), min(round(self.worth), MOST_ROWS), p=p)
+        chosen = _drawn(random, len(self.labels), min(round(self.worth), MOST_ROWS), self.weights)
         return Labelled(self.scores[chosen], self.labels[chosen])
+
+    @property
+    def sorted(self) -> "Labelled":
+        """The same by ascending score, which is drawn from and calibrated on several times as fast."""
+        if self.scores.ndim > 1:
+            return self
+        order = np.argsort(self.scores, kind="stable")
+        return Labelled(self.scores[order], self.labels[order], None if self.weights is None else self.weights[order])
 
 
 def estimate(
@@ -74,12 +81,14 @@ def estimate(
 
     None where the metric has no value, such as without a positive row.
     """
-    random = np.random.default_rng(seed)
-    masks = {"": np.ones(len(scores), dtype=bool), **(parts or {})}
+    random, known = np.random.default_rng(seed), known.sorted
+    order = np.argsort(scores, kind="stable") if scores.ndim == 1 else np.arange(len(scores))
+    scores = scores[order]
+    masks = {"": np.ones(len(scores), dtype=bool), **{name: mask[order] for name, mask in (parts or {}).items()}}
     found: dict[str, list[float]] = {name: [] for name in masks}
     rarest: dict[str, list[float]] = {name: [] for name in masks}
     for _ in range(DRAWS):
-        chosen = random.integers(0, len(scores), min(len(scores), MOST_ROWS)) if len(scores) else np.empty(0, dtype=int)
+        chosen = _drawn(random, len(scores), min(len(scores), MOST_ROWS))
         drawn = scores[chosen]
         labels = _labels(task, known.drawn(random), drawn, random.random(len(drawn)))
         for name, mask in masks.items():
@@ -139,6 +148,15 @@ def _labels(task: Task, known: Labelled, scores: np.ndarray, uniform: np.ndarray
     errors = (known.labels - known.scores)[order]
     nearest = np.searchsorted(known.scores[order], scores) + ((2 * uniform - 1) * NEIGHBOURS).astype(np.int64)
     return scores + errors[np.clip(nearest, 0, len(errors) - 1)]
+
+
+def _drawn(random: np.random.Generator, rows: int, size: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Positions of rows that are drawn with replacement, in ascending order."""
+    uniform = np.sort(random.random(size))
+    if weights is None:
+        return (uniform * rows).astype(np.int64)
+    so_far = np.cumsum(weights)
+    return np.minimum(np.searchsorted(so_far / so_far[-1], uniform, "right"), rows - 1)
 
 
 def _ranks(rows: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -57,12 +57,13 @@ class MonitoringReport:
     traffic: tuple[Outcome, str]
     estimated: tuple[Performance, ...]
     realised: tuple[Performance, ...]
+    labels: tuple[ShareChange, ...] = ()
     estimated_days: tuple[str, str] | None = None
     realised_days: tuple[str, str] | None = None
 
     @property
     def checks(self) -> dict[str, tuple[Outcome, str]]:
-        """Outcome and words by the names in `CHECKS`; without slices none about them."""
+        """Outcome and words by the names in `CHECKS`; without slices none about them, and of values none about classes."""
         sliced = [one for one in (*self.realised, *self.estimated) if one.rows_of]
         found = {
             "features_have_not_drifted": _together([(d.column, d.outcome, d.words) for d in self.drifts]),
@@ -72,6 +73,8 @@ class MonitoringReport:
             "estimated_performance_holds": _performance(self.estimated, self.estimated_days),
             "realised_performance_holds": _performance(self.realised, self.realised_days),
         }
+        if self.labels:
+            found["labels_are_as_frequent"] = _together([(s.name, s.outcome, s.words) for s in self.labels])
         if sliced:
             found["no_slice_performs_worse"] = _together([(s.rows_of, s.outcome, s.words) for s in sliced])
         return found
@@ -96,7 +99,7 @@ class MonitoringReport:
     @classmethod
     def from_json(cls, text: bytes) -> "MonitoringReport":
         content: dict[str, Any] = json.loads(text)
-        for name, of in (("drifts", Drift), ("scores", Drift), ("shares", ShareChange)):
+        for name, of in (("drifts", Drift), ("scores", Drift), ("shares", ShareChange), ("labels", ShareChange)):
             content[name] = tuple(of(**one) for one in content[name])
         for name in ("estimated", "realised"):
             content[name] = tuple(Performance(**one) for one in content[name])
@@ -143,6 +146,7 @@ def monitored(
         traffic([rows for rows in rows_by_day if rows], len(today.days), limits.traffic_factor),
         tuple(_estimated(spec, watched, reference, recent)),
         tuple(_realised(spec, reference, mature)),
+        tuple(_labels(spec, reference, mature)),
         _span(recent),
         _span(mature),
     )
@@ -174,6 +178,28 @@ def _realised(spec: ModelSpec, reference: Scored, mature: Scored) -> list[Perfor
         for one, parts in ((mature, theirs), (reference, ours))
     ]
     return judged(metric, of[0], of[1], limits)
+
+
+def _labels(spec: ModelSpec, reference: Scored, mature: Scored) -> list[ShareChange]:
+    """How frequent each class is; an alarm takes that it is certainly, and many times, more or less so."""
+    if spec.task == "regression" or not len(reference.days):
+        return []
+    limits, factor = spec.monitoring, spec.monitoring.traffic_factor
+    days, labels = reference.days - reference.days.min(), reference.columns[LABEL]
+    now = mature.columns[LABEL] if len(mature.days) else np.empty(0)
+    binary = spec.task == "binary_classification"
+    classes = {f"label {name:g}": name for name in ([1] if binary else np.unique(labels))}
+    known = {
+        name: np.column_stack([np.bincount(days, labels == one), np.bincount(days)]) for name, one in classes.items()
+    }
+    there = {name: (int((now == one).sum()), len(now)) for name, one in classes.items()}
+    found = share_changes(known, there, limits.false_discovery_rate, 0.0, limits.min_rows)
+    return [
+        replace(one, outcome="ok")
+        if one.before and one.now is not None and one.before / factor <= one.now <= one.before * factor
+        else one
+        for one in found
+    ]
 
 
 def _limits(spec: ModelSpec) -> Limits:
@@ -214,7 +240,7 @@ def _score_names(scores: np.ndarray) -> list[str]:
 
 
 def _score_columns(scores: np.ndarray) -> dict[str, np.ndarray]:
-    return dict(zip(_score_names(scores), scores.reshape(len(scores), -1).T, strict=True))
+    return dict(zip(_score_names(scores), np.atleast_2d(scores.T), strict=True))
 
 
 def _span(rows: Scored) -> tuple[str, str] | None:

@@ -49,7 +49,9 @@ class MonitoringSpec(Spec):
         description="difference of a view's share of known entities, or of a column's nulls, that is an alarm, if certain",
     )
     traffic_factor: float = Field(
-        default=2.0, gt=1, description="times more or fewer rows than on the usual day that are an alarm"
+        default=2.0,
+        gt=1,
+        description="times more or fewer rows than on the usual day, or times a class is more or less frequent, that are an alarm",
     )
     performance_drop: float = Field(
         default=0.1,
