@@ -17,6 +17,7 @@ from benchmarks.hot_swap import hot_swap
 from benchmarks.ingest import ingest
 from benchmarks.latency import latency
 from benchmarks.load_definitions import load_definitions
+from benchmarks.monitoring import monitoring
 from benchmarks.online_read import online_read
 from benchmarks.search import search
 from benchmarks.serving import serving_speed
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "shared_machine": shared_machine,
     "device": device,
     "search": search,
+    "monitoring": monitoring,
     "serving": serving_speed,
     "hostile": hostile,
     "hot_swap": hot_swap,

@@ -22,12 +22,14 @@ console = Console(stderr=True)
 
 
 def backfill(
-    target: Annotated[str, typer.Argument(help="raw, features, predictions, or an asset such as transactions/raw")],
+    target: Annotated[
+        str, typer.Argument(help="raw, features, predictions, monitoring, or an asset such as transactions/raw")
+    ],
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="last day")],
     wait: Annotated[bool, typer.Option(help="stay until it has ended")] = True,
 ) -> None:
-    """Make days of raw, features or predictions again, as one run for a whole range. Status 1 if a day could not be made."""
+    """Make days of raw, features, predictions or monitoring again, as one run for a whole range. Status 1 if a day could not be made."""
     settings, catalog, lake = world()
     days = days_of(catalog, target, first.date(), last.date(), datetime.now(UTC).date())
     if not wait:
@@ -46,8 +48,9 @@ def days_of(catalog: Catalog, target: str, first: date, last: date, today: date)
     starts = {keys.raw(source.name): source.start_date for source in catalog.ingested.values()}
     views = {keys.feature_view(view.name): catalog.view_start(view) for view in catalog.daily_views()}
     models = {keys.predictions(m.name): catalog.sources[m.entity_rows].start_date for m in catalog.models.values()}
-    groups = {"raw": starts, "features": views, "predictions": models}
-    every = starts | views | models
+    watched = {keys.monitoring(m.name): catalog.sources[m.entity_rows].start_date for m in catalog.models.values()}
+    groups = {"raw": starts, "features": views, "predictions": models, "monitoring": watched}
+    every = starts | views | models | watched
     chosen = groups.get(target) or {key: start for key, start in every.items() if key == target}
     if not chosen:
         known = [*groups, *every]

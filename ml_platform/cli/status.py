@@ -1,4 +1,5 @@
-"""`ml-platform status`: where lake and Dagster differ, what runs, what failed, which sensors are in trouble, what is served."""
+"""`ml-platform status`: where lake and Dagster differ, what runs, what failed, which sensors are in trouble,
+what is trained next and why, what is served."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +14,15 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import consecutive_ranges
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.settings import Settings
+from ml_platform.monitoring.retrain import AwaitLabels, Held, Train, Wait
 from ml_platform.resources.cluster import WAITING
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
+from ml_platform.resources.lineage import training_decision
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.registry import Registry
 
+_DECISIONS = {Train: "train", Held: "held", AwaitLabels: "waits for labels", Wait: "nothing is due"}
 SHOWN = 3  # ranges of days in one cell
 _TICKS = """{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation {
     repositories { sensors { name sensorState { status ticks(limit: 1) { status skipReason error { message } } } } } } } } } } }"""
@@ -47,6 +51,7 @@ def status() -> None:
         _show(console, title, ("assets", "status", "waits for", "run"), rows)
     sensors = list(_sensors(api))
     _show(console, "sensors", ("sensor", "last tick", ""), sensors)
+    _show(console, "trainings", ("model", "decision", "why"), list(_trainings(catalog, lake)))
     serving = list(_serving(settings, catalog))
     _show(console, "models", ("model", "champion", "served", ""), serving)
     if differing or any(row[1] in ("FAILURE", "STOPPED") for row in sensors) or any(row[3] for row in serving):
@@ -86,6 +91,17 @@ def _sensors(api: DagsterApi) -> Iterator[tuple[str, str, str]]:
                 tick = next(iter(state["ticks"]), None) or {"status": "none yet", "skipReason": "", "error": None}
                 how = tick["status"] if state["status"] == "RUNNING" else state["status"]
                 yield sensor["name"], how, (tick["error"] or {}).get("message", "").strip() or tick["skipReason"] or ""
+
+
+def _trainings(catalog: Catalog, lake: Lake) -> Iterator[tuple[str, str, str]]:
+    """What the retrain sensor decides of each model, and why."""
+    for name, spec in catalog.models.items():
+        try:
+            decision = training_decision(lake, catalog, spec)
+        except PlatformError as error:
+            yield name, "?", str(error)
+            continue
+        yield name, _DECISIONS[type(decision)], decision.reason
 
 
 def _serving(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:

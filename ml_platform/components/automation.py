@@ -20,13 +20,14 @@ from ml_platform.core.spec import AutomationSpec, ModelSpec, ObjectsOrigin, Sour
 from ml_platform.data.arrivals import Request, look, plan
 from ml_platform.data.landing import Page, lateness
 from ml_platform.data.watch import Arrival, Watch
-from ml_platform.monitoring.retrain import Train
+from ml_platform.monitoring.retrain import Train, one_cause
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
 from ml_platform.resources.origins import Origins
 
 OVERLAP = timedelta(seconds=15)  # a run's end is written a moment after it
+MODEL, TRIGGER = "ml_platform/model", "ml_platform/trigger"  # tags of a training's run
 MENTIONED = 5  # misnamed objects that a tick's log mentions
 
 
@@ -58,9 +59,11 @@ def united(catalog: Catalog) -> list[dg.AssetKey]:
 
 
 def scored(catalog: Catalog) -> list[dg.AssetKey]:
-    """Predictions that follow their features."""
+    """Predictions that follow their features, and what is found of them."""
+    specs = catalog.models.values()
     return [
-        asset_key(keys.predictions(spec.name)) for spec in catalog.models.values() if spec.predictions.automatic_days
+        *(asset_key(keys.predictions(spec.name)) for spec in specs if spec.predictions.automatic_days),
+        *(asset_key(keys.monitoring(spec.name)) for spec in specs if spec.monitoring.automatic_days),
     ]
 
 
@@ -177,7 +180,8 @@ def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
         ),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=pace.retrain_interval,
-        description="Starts a training when one is due by cadence or by changed inputs, and its inputs are complete.",
+        description="Starts a training when one is due by cadence, schedule, new days, changed inputs or an alarm, and its inputs are "
+        "complete.",
     )
     def retrain(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
         busy = assets_in_progress(context.instance)
@@ -188,6 +192,10 @@ def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinitio
                 requests.append(request)
             else:
                 reasons.append(f"{spec.name}: {request}")
+        asked = {request.tags[MODEL]: request.tags.get(TRIGGER, "") for request in requests if MODEL in request.tags}
+        held = one_cause(asked, {spec.name: spec.entity_rows for spec in catalog.models.values()})
+        requests = [request for request in requests if request.tags.get(MODEL) not in held]
+        reasons += [f"{model}: {why}" for model, why in held.items()]
         skipped = "; ".join(reasons) or None
         if requests and skipped:  # Dagster takes a reason only where nothing is requested
             context.log.info(skipped)
@@ -214,9 +222,9 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
     # A failed training is not asked for again until its inputs change; one whose inputs change back is.
     before = lake.manifest(keys.training_set(spec.name), day)
     return dg.RunRequest(
-        run_key=f"{spec.name}:{day}:{decision.inputs}:{before.written_at if before else 'first'}",
+        run_key=f"{spec.name}:{decision.identity}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
         asset_selection=model_assets(spec),
-        tags={"ml_platform/reason": decision.reason},
+        tags={"ml_platform/reason": decision.reason, MODEL: spec.name, TRIGGER: decision.trigger},
         run_config=training_run_config(spec),
     )

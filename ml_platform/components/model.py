@@ -1,10 +1,11 @@
-"""Model: training_set -> [trials ->] candidate -> evaluation [gates] -> model_version -> deployment, one partition per training date; and predictions."""
+"""Model: training_set -> [trials ->] candidate -> evaluation [gates] -> model_version -> deployment, one partition per training date; predictions and monitoring, one a day."""
 
 import dagster as dg
 
 from ml_platform.components.candidate import candidate_asset, training_set_asset
 from ml_platform.components.evaluation import evaluation_asset
 from ml_platform.components.graph import SpecComponent, read_catalog
+from ml_platform.components.monitoring import monitoring_asset
 from ml_platform.components.predictions import predictions_asset
 from ml_platform.components.release import deployment_asset, model_version_asset
 from ml_platform.components.trials import trials_asset
@@ -28,5 +29,6 @@ class Model(SpecComponent):
                 model_version_asset(spec, catalog),
                 deployment_asset(spec, catalog),
                 predictions_asset(spec, catalog),
+                monitoring_asset(spec, catalog),
             ]
         )

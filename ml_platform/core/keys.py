@@ -96,6 +96,11 @@ def predictions(model: str) -> str:
     return f"{model}/predictions"
 
 
+def monitoring(model: str) -> str:
+    """What was found of a day's rows and scores."""
+    return f"{model}/monitoring"
+
+
 def partition(key: str, day: date) -> str:
     """How a partition is written in messages and manifests."""
     return f"{key} [{day.isoformat()}]"

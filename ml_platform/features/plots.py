@@ -10,7 +10,7 @@ from ml_platform.features.health import Shift
 COLUMNS = 4
 
 
-def distributions(shifts: Sequence[Shift], title: str) -> bytes:
+def distributions(shifts: Sequence[Shift], title: str, norm: str = "the days before") -> bytes:
     """For each feature the share of values per bin: the norm's as an outline, this day's filled."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
@@ -27,7 +27,7 @@ def distributions(shifts: Sequence[Shift], title: str) -> bytes:
         axes.tick_params(axis="y", labelsize=5)
     for unused in list(figure.axes)[len(shifts) :]:
         unused.remove()
-    figure.suptitle(f"{title}: share of values (filled) against the days before (line)", fontsize=8)
+    figure.suptitle(f"{title}: share of values (filled) against {norm} (line)", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()

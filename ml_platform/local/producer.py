@@ -24,7 +24,10 @@ DailyFile = DailyTable | tuple[str, date, Path]  # or the file that has them
 
 @dataclass(frozen=True)
 class Order:
-    """What is to land: files of a folder, or so many simulated days of a world of that size."""
+    """What is to land: files of a folder, or so many simulated days of a world of that size.
+
+    With a `drift`, whose kinds are the producer's, the last `drift_days` of them are otherwise than those before.
+    """
 
     folder: Path | None = None
     first: date | None = None
@@ -32,6 +35,8 @@ class Order:
     days: int = 60
     size: int | None = None
     seed: int = 7
+    drift: str = ""
+    drift_days: int = 7
 
 
 class Producer(Protocol):

@@ -1,1 +1,1 @@
-"""Watching what is deployed: for now, the one decision when to train again."""
+"""Watching what is deployed: drift, performance before and after labels, and the decision when to train again."""

@@ -1,19 +1,20 @@
 """What was made from what: which partitions a partition needs, and whether it was made from their present content."""
 
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, datetime
 from functools import cache
 
 from ml_platform.core import digest, keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.days import ONE_DAY
+from ml_platform.core.days import ONE_DAY, day_range
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec
 from ml_platform.features.views import definition, input_days
-from ml_platform.monitoring.retrain import Train, Wait, decide
+from ml_platform.monitoring.retrain import Alarm, Seen, Train, Training, Wait, decide, from_json, ongoing
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.manifest import Input, Manifest
 from ml_platform.training.windows import label_days, windows
 
+ALARMS = "alarms"  # tag of a monitored day: what asks for a training
 DEFINITION = "definition"  # tag of a feature view's partition: by which definition it was computed
 
 PartitionName = tuple[str, date]
@@ -96,11 +97,35 @@ def training_fingerprint(lake: Lake, catalog: Catalog, spec: ModelSpec, training
 
 def training_decision(lake: Lake, catalog: Catalog, spec: ModelSpec) -> Train | Wait:
     """Whether a training is due, by what the lake holds."""
-    table = keys.training_set(spec.name)
-    known = [day + ONE_DAY for day in lake.days(keys.raw(spec.entity_rows))]
+    table, delay = keys.training_set(spec.name), catalog.label_delay(spec)
+    labels = keys.raw(spec.label.source)
     trained = lake.manifests(table, lake.days(table))
-    made_from = {day: manifest.tags.get("inputs_fingerprint", "") for day, manifest in trained.items()}
-    return decide(spec, known, lambda day: training_fingerprint(lake, catalog, spec, day), made_from)
+    any_date = date(2000, 1, 1)  # windows lie at fixed distances
+
+    def labelled_rows(first: date, last: date) -> int:
+        return sum(manifest.rows for manifest in lake.manifests(labels, day_range(first, last)).values())
+
+    seen = Seen(
+        lake.clock(),
+        [day + ONE_DAY for day in lake.days(keys.raw(spec.entity_rows))],
+        lambda day: training_fingerprint(lake, catalog, spec, day),
+        {day: _training(manifest) for day, manifest in trained.items()},
+        lambda: ongoing_alarms(lake, spec.name),
+        (any_date - windows(spec.training, delay, any_date).train[1]).days,
+        labelled_rows,
+    )
+    return decide(spec, seen)
+
+
+def ongoing_alarms(lake: Lake, model: str) -> list[Alarm]:
+    """What monitoring finds of the newest day that it has, and since when; a manifest is read for each day that it lasts."""
+    key = keys.monitoring(model)
+    found = (lake.manifest(key, day) for day in reversed(lake.days(key)))
+    return ongoing((one.tags["version"], from_json(one.tags[ALARMS])) for one in found if one)
+
+
+def _training(made: Manifest) -> Training:
+    return Training(made.tags.get("inputs_fingerprint", ""), datetime.fromisoformat(made.written_at))
 
 
 def inputs_fingerprint(inputs: list[Input]) -> str:

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from ml_platform.core.days import start_of
 from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
@@ -192,6 +194,15 @@ class Registry:
         with self._translated(version.label):
             key = f"{EVENT}{event.at:%Y%m%dT%H%M%S%f}"
             self.client.set_model_version_tag(version.model, version.number, key, event.to_json())
+
+    def log_figures(self, version: Version, figures: Mapping[str, float], day: date) -> None:
+        """Figures of a day, as metrics of the run that the version came from; their step is the day as YYYYMMDD."""
+        from mlflow.entities import Metric
+
+        moment, step = round(start_of(day).timestamp() * 1_000), int(f"{day:%Y%m%d}")
+        metrics = [Metric(f"monitoring_{name}", value, moment, step) for name, value in figures.items()]
+        with self._translated(version.label):
+            self.client.log_batch(version.run_id, metrics)
 
     def card(self, version: Version) -> str:
         """What people read about a version."""

@@ -61,7 +61,7 @@ def tables(lake: Lake, catalog: Catalog) -> Iterator[Table]:
         key = keys.feature_view(view.name)
         yield Table(key, view.keep_days, lake.sizes(key))
     for model in catalog.models.values():
-        for key in (*_tables_of(model.name), keys.predictions(model.name)):
+        for key in (*_tables_of(model.name), *_daily_of(model.name)):
             yield Table(key, model.keep_days, lake.sizes(key))
 
 
@@ -142,11 +142,15 @@ def all_keys(catalog: Catalog) -> Iterator[str]:
         yield from (named(source) for named in (keys.raw, keys.quarantine, keys.ledger, keys.decisions))
     yield from (keys.feature_view(view.name) for view in catalog.daily_views())
     for model in catalog.models:
-        yield from (*_tables_of(model), keys.predictions(model))
+        yield from (*_tables_of(model), *_daily_of(model))
 
 
 def _tables_of(model: str) -> tuple[str, ...]:
     return keys.training_set(model), keys.trials(model), keys.candidate(model), keys.evaluation(model)
+
+
+def _daily_of(model: str) -> tuple[str, ...]:
+    return keys.predictions(model), keys.monitoring(model)
 
 
 def _names(needs: Iterable[tuple[str, date]]) -> frozenset[str]:

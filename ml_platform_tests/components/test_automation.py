@@ -10,6 +10,7 @@ from ml_platform.components import automation
 from ml_platform.components.candidate import candidate_asset, training_set_asset
 from ml_platform.components.evaluation import evaluation_asset
 from ml_platform.components.feature_view import view_asset
+from ml_platform.components.monitoring import monitoring_asset
 from ml_platform.components.online_store import online_store_asset
 from ml_platform.components.predictions import predictions_asset
 from ml_platform.components.release import deployment_asset, model_version_asset
@@ -82,6 +83,7 @@ def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch:
         model_version_asset,
         deployment_asset,
         predictions_asset,
+        monitoring_asset,
     )
     assets = [
         *(asset for source in catalog.sources.values() for asset in (landed_asset(source), raw_asset(source, catalog))),

@@ -18,6 +18,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.data.contract import CHECKS
 from ml_platform.definitions import defs
 from ml_platform.features import health
+from ml_platform.monitoring import checks as monitoring_checks
 from ml_platform.resources.cluster import STARTS_AND_STOPS
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,7 @@ def test_graph_has_these_assets_with_these_parents(graph: AssetGraph) -> None:
         "fraud_detection/model_version": ["fraud_detection/candidate", "fraud_detection/evaluation"],
         "fraud_detection/deployment": ["fraud_detection/evaluation", "fraud_detection/model_version"],
         "fraud_detection/predictions": [*features, "fraud_detection/deployment", "transactions/raw"],
+        "fraud_detection/monitoring": ["fraud_detection/predictions", "fraud_labels/raw"],
     }
 
 
@@ -88,6 +90,7 @@ def test_contract_and_gates_are_checks(graph: AssetGraph) -> None:
         "fraud_detection/training_set": {"no_future_information", "each_row_is_there_once", "every_row_has_a_label"},
         "fraud_detection/deployment": {"serving_matches_training"},
         "fraud_detection/predictions": {"every_row_has_a_score"},
+        "fraud_detection/monitoring": set(monitoring_checks.CHECKS) - {"no_slice_performs_worse"},
         "fraud_detection/evaluation": {
             "average_precision_is_above_minimum",
             "roc_auc_is_above_minimum",
@@ -196,7 +199,8 @@ def test_second_model_is_one_new_file(project: Path) -> None:
     )
     found = python(code, project)
     assert str(project) in found.stdout, found.stderr
-    nouns = ["candidate", "deployment", "evaluation", "model_version", "predictions", "training_set", "trials"]
+    nouns = ["candidate", "deployment", "evaluation", "model_version", "monitoring", "predictions"]
+    nouns += ["training_set", "trials"]
     assert str([f"second_model/{noun}" for noun in nouns]) in found.stdout
 
 

@@ -1,9 +1,11 @@
 """What all specs share."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
@@ -31,10 +33,30 @@ def _quantity(pattern: re.Pattern[str], what: str) -> tuple[object, ...]:
     )
 
 
+def _cron(text: str) -> str:
+    try:
+        CronSim(text, datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"is no schedule, such as 0 2 * * 0 (Sundays at two): {error}") from error
+    if len(text.split()) != 5:
+        raise ValueError("is no schedule: cron has five fields, such as 0 2 * * 0 (Sundays at two)")
+    return text
+
+
+def _time_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("is no time zone, such as UTC or Europe/Berlin") from error
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Quantity = Annotated[str, *_quantity(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
 Cpu = Annotated[str, *_quantity(_CPU, "number of processors, such as 4, 0.5 or 500m")]
 Duration = Annotated[str, _matching(_DURATION, "duration, such as 30s, 10m, 4h or 7d")]
+Cron = Annotated[str, AfterValidator(_cron)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Owner = Annotated[str, _matching(_OWNER, "owner, such as ann@example.com or team:fraud")]
 IMPORT_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 ImportPath = Annotated[str, StringConstraints(pattern=IMPORT_PATH)]

@@ -5,6 +5,7 @@ from pydantic import Field, model_validator
 from ml_platform.core.mistakes import Location, misplaced
 from ml_platform.core.spec.base import Described, Name
 from ml_platform.core.spec.gates import GateSpec
+from ml_platform.core.spec.monitoring import MonitoringSpec
 from ml_platform.core.spec.predictions import PredictionsSpec
 from ml_platform.core.spec.resources import PodSpec, ResourcesSpec
 from ml_platform.core.spec.rollout import ROW_METRICS, RolloutSpec
@@ -31,6 +32,7 @@ class ModelSpec(Described):
     )
     predictions: PredictionsSpec = Field(default=PredictionsSpec(), description="scores of whole days")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="how a version that passed becomes champion")
+    monitoring: MonitoringSpec = Field(default=MonitoringSpec(), description="what is watched of the deployed version")
 
     @model_validator(mode="after")
     def _gates_differ(self) -> "ModelSpec":
@@ -43,6 +45,7 @@ class ModelSpec(Described):
     @model_validator(mode="after")
     def _metrics_are_of_the_task(self) -> "ModelSpec":
         self._is_of_the_task(("training", "select_by"), self.training.select_by)
+        self._is_of_the_task(("monitoring", "metric"), self.monitoring.metric)
         for position, gate in enumerate(self.gates):
             at = ("gates", position)
             if not gate.is_own_metric:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ml_platform.core.spec.base import Name, Spec, TrainerName
+from ml_platform.core.spec.base import Cron, Name, Spec, TimeZone, TrainerName
 from ml_platform.core.spec.search import SearchSpec
 from ml_platform.core.tasks import Metric
 
@@ -20,6 +20,13 @@ class TrainingSpec(Spec):
     embargo_days: int | None = Field(default=None, ge=0, description="gap between the two; default: the label's delay")
     cadence: Literal["daily", "weekly", "monthly"] = Field(
         default="weekly", description="how often it is trained at most"
+    )
+    schedule: Cron | None = Field(
+        default=None, description="in place of cadence: when it is trained as of the newest day, as five fields of cron"
+    )
+    time_zone: TimeZone = Field(default="UTC", description="of the schedule, such as Europe/Berlin")
+    new_days: int | None = Field(
+        default=None, ge=1, description="it is trained as soon as there are so many new days since the last training"
     )
     seed: int = Field(default=7, ge=0, lt=2**31, description="of everything that is drawn")
     cold_start_share: float = Field(

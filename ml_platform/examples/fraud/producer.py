@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import day_range
 from ml_platform.core.errors import LandingError
-from ml_platform.examples.fraud.simulate import Population, daily_files, simulate
+from ml_platform.examples.fraud.simulate import DRIFTS, Population, daily_files, drifted, simulate
 from ml_platform.local.producer import DailyTable, Order
 
 COLUMNS = ("transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount", "tx_fraud")
@@ -20,13 +20,18 @@ def produce(catalog: Catalog, order: Order) -> list[DailyTable]:
     """The order's days of both sources; its size is how many customers there are.
 
     Raises:
-        LandingError: if its folder has no daily files of transactions with their label.
+        LandingError: if its folder has no daily files of transactions with their label, or there is no such drift.
     """
     delay = timedelta(days=catalog.sources["fraud_labels"].delay_days)
     if order.folder:
         return from_folder(order.folder, order.first, order.last, delay)
     first = order.first or catalog.sources["transactions"].start_date
-    return simulated(order.days, order.size or CUSTOMERS, first, order.seed, delay)
+    made = simulate(Population.scaled(order.size or CUSTOMERS), order.days, first, order.seed)
+    if order.drift and order.drift not in DRIFTS:
+        raise LandingError(f"--drift {order.drift}", "is no kind of drift", f"one of {', '.join(DRIFTS)}")
+    if order.drift:
+        made = drifted(made, order.drift, first + timedelta(days=order.days - order.drift_days), order.seed)
+    return list(daily_files(made, delay))
 
 
 def simulated(days: int, customers: int, first_day: date, seed: int, label_delay: timedelta) -> list[DailyTable]:

@@ -10,7 +10,7 @@ near them; terminals and cards are compromised for a while.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +147,39 @@ def _commit_fraud(
 def _whole(expected: float, rng: np.random.Generator) -> int:
     """A whole number with this expectation, so that small populations keep the fraud share of large ones."""
     return int(expected) + int(rng.random() < expected % 1)
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+# Sudden, from one day on: people spend twice as much; amounts come in another unit; frauds are more frequent.
+Drift = Literal["amounts", "unit", "labels"]
+DRIFTS: tuple[Drift, ...] = get_args(Drift)
+_FACTORS = {"amounts": 2.0, "unit": 0.01}
+FRAUD_TIMES = 8.0  # likelier that a row is a fraud
+
+
+def drifted(table: pa.Table, kind: Drift, since: date, seed: int) -> pa.Table:
+    """Transactions of `simulate`, with those of `since` and later otherwise than before; none is added or taken away."""
+    changed = pc.greater_equal(table["tx_datetime"], pa.scalar(start_of(since), table["tx_datetime"].type)).to_numpy()
+    if kind != "labels":
+        amount = table["tx_amount"].to_numpy()
+        return _with(table, "tx_amount", np.where(changed, np.round(amount * _FACTORS[kind], 2), amount))
+    # Label shift: another share of frauds, and each kind of row looks as it did. Rows are drawn from those of their day.
+    days = table["tx_datetime"].to_numpy().astype("datetime64[D]")
+    weight = np.where(table["tx_fraud"].to_numpy() == 1, FRAUD_TIMES, 1.0)
+    drawn = np.arange(len(days))
+    for day in np.unique(days[changed]):
+        of_day = np.flatnonzero(days == day)
+        share = weight[of_day] / weight[of_day].sum()
+        drawn[of_day] = np.random.default_rng([seed, 4, int(day.astype(int))]).choice(of_day, len(of_day), p=share)
+    for name in ("customer_id", "terminal_id", "tx_amount", "tx_fraud", "tx_fraud_scenario"):
+        table = _with(table, name, table[name].to_numpy()[drawn])
+    return table
+
+
+def _with(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
+    position = table.schema.get_field_index(name)
+    return table.set_column(position, name, pa.array(values, table.schema.field(name).type))
 
 
 def daily_files(table: pa.Table, label_delay: timedelta) -> Iterator[tuple[str, date, pa.Table]]:

@@ -1,5 +1,6 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LandingError
 from ml_platform.core.settings import Settings
-from ml_platform.examples.fraud.producer import from_folder, simulated
-from ml_platform.local.producer import land
+from ml_platform.examples.fraud.producer import from_folder, produce, simulated
+from ml_platform.local.producer import Order, land
 from ml_platform.resources.object_store import ObjectStore
 
 WEEK = timedelta(days=7)
@@ -53,3 +55,14 @@ def test_landed_files_lie_where_the_sensor_looks(s3_port: int, settings: Setting
     keys = [found.key for found in store.objects("")]
     assert keys[0] == "fraud_labels/2018-04-01/fraud_labels.parquet"
     assert len(keys) == 11
+
+
+def test_order_with_drift_has_it_on_its_last_days(catalog: Catalog) -> None:
+    order = Order(days=10, size=200, drift="unit", drift_days=2)
+    sound, drifting = (
+        {day: rows for source, day, rows in produce(catalog, one) if source == "transactions"}
+        for one in (replace(order, drift=""), order)
+    )
+    assert [day for day in sound if sound[day] != drifting[day]] == sorted(sound)[-2:]
+    with pytest.raises(LandingError, match="is no kind of drift.*amounts, unit, labels"):
+        produce(catalog, replace(order, drift="tides"))

@@ -2,12 +2,21 @@
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The simulator has the figures of the published one."""
 
+import math
 from datetime import date, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_platform.examples.fraud.simulate import CARD_FRAUD_FACTOR, Population, daily_files, simulate
+from ml_platform.core.days import start_of
+from ml_platform.examples.fraud.simulate import (
+    CARD_FRAUD_FACTOR,
+    DRIFTS,
+    Population,
+    daily_files,
+    drifted,
+    simulate,
+)
 
 FIRST = date(2018, 4, 1)
 
@@ -65,3 +74,21 @@ def test_labels_are_a_late_source_and_transactions_do_not_know_them(simulated: p
         "fraud" not in name for source, _, table in files for name in table.column_names if source == "transactions"
     )
     assert sum(table.num_rows for source, _, table in files if source == "transactions") == simulated.num_rows
+
+
+def test_drift_changes_what_it_says_from_its_day_on(simulated: pa.Table) -> None:
+    since = FIRST + timedelta(days=40)
+    start = pa.scalar(start_of(since), pa.timestamp("us", tz="UTC"))
+    late = pc.greater_equal(simulated["tx_datetime"], start)
+    for kind in DRIFTS:
+        made = drifted(simulated, kind, since, seed=1)
+        assert made.schema == simulated.schema
+        assert made["transaction_id"] == simulated["transaction_id"]
+        assert made.filter(pc.invert(late)) == simulated.filter(pc.invert(late))
+        assert made.filter(late) != simulated.filter(late), kind
+    amount = pc.mean(simulated.filter(late)["tx_amount"]).as_py()
+    for kind, factor in (("amounts", 2.0), ("unit", 0.01)):
+        moved = drifted(simulated, kind, since, seed=1).filter(late)
+        assert math.isclose(pc.mean(moved["tx_amount"]).as_py(), factor * amount, rel_tol=0.02)
+    frauds = drifted(simulated, "labels", since, seed=1).filter(late)
+    assert pc.mean(frauds["tx_fraud"]).as_py() > 4 * pc.mean(simulated.filter(late)["tx_fraud"]).as_py()
