@@ -134,6 +134,10 @@ class State:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
+    def keeping(self, more: Mapping[str, Any]) -> "State":
+        """The state with what looks keep for the next one."""
+        return replace(self, more=more)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> "State":
         """What a newer release has written beside it is left out.

@@ -34,8 +34,7 @@ class ChannelSpec(Spec):
     )
     url_variable: str = Field(
         pattern=r"^[A-Z][A-Z0-9_]*$",
-        description="the environment variable that holds apprise's URL (mailtos://..., slack://...; several with blanks "
-        "between), or Alertmanager's address",
+        description="the environment variable that holds apprise's URL (mailtos://..., slack://...), or Alertmanager's address",
     )
 
 
