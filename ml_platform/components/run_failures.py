@@ -99,7 +99,7 @@ def _faults(instance: dg.DagsterInstance, catalog: Catalog, run: dg.DagsterRun, 
         yield Alert(
             "contract_broken" if broken else "run_failed",
             asset,
-            problem[:SHOWN],
+            problem.rstrip(".")[:SHOWN],
             parts=parts,
             link=f"{url}/runs/{run.run_id}",
             next_step=f"ml-platform quarantine show {feeds[asset]} {first}"

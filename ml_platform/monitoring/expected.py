@@ -86,7 +86,7 @@ def belongings(catalog: Catalog, subject: str) -> tuple[tuple[str, ...], tuple[s
 
 
 def channels_of(spec: AlertsSpec, alert: Alert) -> tuple[str, ...]:
-    """The channels of all routes that fit an alert; every channel, if none does. None is told of itself."""
+    """The channels of all routes that fit an alert; every channel, if there is none. None is told of itself."""
     chosen = [
         name
         for route in spec.routes
@@ -96,7 +96,11 @@ def channels_of(spec: AlertsSpec, alert: Alert) -> tuple[str, ...]:
         and route.severity in (None, alert.severity)
         for name in route.channels
     ]
-    return tuple(name for name in dict.fromkeys(chosen or spec.channels) if alert.subject != f"channel/{name}")
+    chosen, others = (
+        [name for name in dict.fromkeys(names) if alert.subject != f"channel/{name}"]
+        for names in (chosen, spec.channels)
+    )
+    return tuple(chosen or others)
 
 
 def _overlap(wanted: Iterable[str], there: Iterable[str]) -> bool:
