@@ -34,7 +34,7 @@ from ml_platform_tests.processes import BIN, free_port
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 MARK = "<!-- make chaos writes below -->"
-PORTS = ("s3", "mlflow", "dagster", "model_server")
+PORTS = ("s3", "mlflow", "dagster", "model_server", "exporter")
 FIRST_DAYS, CUSTOMERS, ALL_DAYS = 52, 300, 400
 FEW, WEEK = 2, 7  # days that land with a fault: so few that nothing is trained, or so many that a training is due
 AWAY = 120.0  # seconds that a part is away

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ml_platform.cli import (
+    alerts,
     backfill,
     check,
     feast,
@@ -49,6 +50,7 @@ for group, commands in GROUPS.items():
     for command in commands:
         app.command(rich_help_panel=group)(command)
 app.command("reproduce", rich_help_panel="Models")(reproduce.reproduce_version)
+app.add_typer(alerts.app, name="alerts", rich_help_panel="Look")
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Data")
 app.add_typer(retention.app, name="retention", rich_help_panel="Data")
 console = Console(stderr=True)

@@ -9,7 +9,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from ml_platform.components.execution import training_run_config
-from ml_platform.components.graph import SpecComponent, asset_key, read_catalog
+from ml_platform.components.graph import SpecComponent, asset_key
 from ml_platform.components.partitions import RANGE_END, RANGE_START, days_of_run
 from ml_platform.components.recovery import recovery_sensor
 from ml_platform.components.rollout import rollout_progress_sensor
@@ -36,8 +36,8 @@ class Automation(SpecComponent):
 
     spec_class = AutomationSpec
 
-    def definitions(self) -> dg.Definitions:
-        catalog, pace = read_catalog(), self.spec
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
+        pace = self.spec
         freshness = dg.AutomationConditionSensorDefinition(
             "freshness_sensor",
             target=dg.AssetSelection.groups("features") | dg.AssetSelection.assets(*united(catalog), *scored(catalog)),

@@ -18,7 +18,6 @@ from ml_platform.components.graph import (
     days_of,
     dependency,
     pod,
-    read_catalog,
 )
 from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days, markdown_table, png_metadata
 from ml_platform.core import keys
@@ -58,8 +57,7 @@ class FeatureView(SpecComponent):
 
     spec_class = FeatureViewSpec
 
-    def definitions(self) -> dg.Definitions:
-        catalog = read_catalog()
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
         view = catalog.views[self.spec.name]
         return dg.Definitions(assets=[] if view.kind == "request" else [view_asset(view, catalog)])
 

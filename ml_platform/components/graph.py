@@ -48,9 +48,9 @@ class SpecComponent(dg.Component):
         return cls(attributes if attributes is not None else cls.spec_class())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return self.definitions()
+        return self.definitions(read_catalog())
 
-    def definitions(self) -> dg.Definitions:
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
         """What the spec makes, beside the rest of the catalog."""
         raise NotImplementedError
 

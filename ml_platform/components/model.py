@@ -4,11 +4,12 @@ import dagster as dg
 
 from ml_platform.components.candidate import candidate_asset, training_set_asset
 from ml_platform.components.evaluation import evaluation_asset
-from ml_platform.components.graph import SpecComponent, read_catalog
+from ml_platform.components.graph import SpecComponent
 from ml_platform.components.monitoring import monitoring_asset
 from ml_platform.components.predictions import predictions_asset
 from ml_platform.components.release import deployment_asset, model_version_asset
 from ml_platform.components.trials import trials_asset
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import ModelSpec
 
 
@@ -17,8 +18,7 @@ class Model(SpecComponent):
 
     spec_class = ModelSpec
 
-    def definitions(self) -> dg.Definitions:
-        catalog = read_catalog()
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
         spec = catalog.models[self.spec.name]
         return dg.Definitions(
             assets=[

@@ -7,9 +7,10 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
-from ml_platform.components.graph import HANDLED, RETRIES, SpecComponent, asset_key, dependency, read_catalog
+from ml_platform.components.graph import HANDLED, RETRIES, SpecComponent, asset_key, dependency
 from ml_platform.components.reporting import CheckOutcome
 from ml_platform.core import keys
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import start_of
 from ml_platform.core.errors import PlatformError
 from ml_platform.core.spec import FeatureViewSpec, OnlineStoreSpec
@@ -33,8 +34,8 @@ class OnlineStore(SpecComponent):
 
     spec_class = OnlineStoreSpec
 
-    def definitions(self) -> dg.Definitions:
-        return dg.Definitions(assets=[online_store_asset(read_catalog().snapshot_views())])
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
+        return dg.Definitions(assets=[online_store_asset(catalog.snapshot_views())])
 
 
 def online_store_asset(views: list[FeatureViewSpec]) -> dg.AssetsDefinition:

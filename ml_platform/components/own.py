@@ -3,6 +3,7 @@
 import dagster as dg
 
 from ml_platform.components.graph import SpecComponent
+from ml_platform.core.catalog import Catalog
 from ml_platform.core.spec import ProjectSpec
 
 
@@ -11,5 +12,5 @@ class Project(SpecComponent):
 
     spec_class = ProjectSpec
 
-    def definitions(self) -> dg.Definitions:
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
         return dg.Definitions()

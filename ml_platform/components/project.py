@@ -79,7 +79,7 @@ def _read_from_others(catalog: Catalog) -> dg.Definitions:
 def _built(declared: Declared, found: Survey) -> dg.Definitions:
     """What one document makes: its assets lead to its line, and say so if it stands as it last was without mistakes."""
     component: type[SpecComponent] = getattr(components, declared.component.rpartition(".")[2])
-    made = component(declared.spec).definitions()
+    made = component(declared.spec).definitions(found.catalog)
     line = dg.LocalFileCodeReference(
         file_path=str(declared.path), line_number=declared.line(), label=declared.component.rpartition(".")[2]
     )

@@ -119,13 +119,13 @@ def ask_of_run(instance: dg.DagsterInstance, record: RunRecord) -> Ask:
         return Ask(run.run_id, at, parts)
     if run.status != dg.DagsterRunStatus.FAILURE:
         return Ask(run.run_id, at, parts, ending="made")
-    ending, why = _ending(instance, run)
+    ending, why = ending_of(instance, run)
     before = list(_repeated(instance, run))
     return Ask(
         run.run_id,
         at,
         parts,
-        parts.difference(*(_made_by(instance, one.run_id) for one in (run, *before))),
+        parts.difference(*(made_by(instance, one.run_id) for one in (run, *before))),
         ending,
         record.end_time or record.update_timestamp.timestamp(),
         int(run.tags.get(TRIES, 1)),
@@ -154,7 +154,8 @@ def ask_of_backfill(context: dg.SensorEvaluationContext, backfill: PartitionBack
     return Ask(backfill.backfill_id, backfill.backfill_timestamp, parts, parts, "trouble", ended, 1, why)
 
 
-def _made_by(instance: dg.DagsterInstance, run_id: str) -> frozenset[Part]:
+def made_by(instance: dg.DagsterInstance, run_id: str) -> frozenset[Part]:
+    """What a run has materialized."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     made = [event.dagster_event for event in events if event.dagster_event and event.dagster_event.asset_key]
     return frozenset(
@@ -163,7 +164,7 @@ def _made_by(instance: dg.DagsterInstance, run_id: str) -> frozenset[Part]:
     )
 
 
-def _ending(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[Any, str]:
+def ending_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[Any, str]:
     """Whether a run failed by trouble with the outside, which passes, or by a mistake; and its words."""
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
     words = "its process ended, or it could not be started"

@@ -20,7 +20,6 @@ from ml_platform.components.graph import (
     days_back,
     dependency,
     pod,
-    read_catalog,
 )
 from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days, markdown_table
 from ml_platform.core import keys
@@ -46,8 +45,7 @@ class Source(SpecComponent):
 
     spec_class = SourceSpec
 
-    def definitions(self) -> dg.Definitions:
-        catalog = read_catalog()
+    def definitions(self, catalog: Catalog) -> dg.Definitions:
         source = catalog.sources[self.spec.name]
         assets = [make for feed in catalog.feeds_of(source) for make in (landed_asset(feed), raw_asset(feed, catalog))]
         return dg.Definitions(assets=[*assets, united_asset(source, catalog)] if source.segments else assets)

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     s3_port: int = Field(default=9100, description="port of the embedded S3 server")
     mlflow_port: int = Field(default=5000, description="port of the embedded MLflow server")
     dagster_port: int = Field(default=3000, description="port of the Dagster UI")
+    exporter_port: int = Field(default=9101, description="port of the exporter's /metrics")
+    exporter_host: str = Field(default="127.0.0.1", description="address that the exporter binds: 0.0.0.0 for all")
     model_server_port: int = Field(default=8000, description="port of the embedded model server")
 
     landing: str = Field(default="s3://landing", description="where producers put files: s3://bucket[/prefix]")

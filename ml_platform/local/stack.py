@@ -64,6 +64,7 @@ def parts(settings: Settings) -> list[Part]:
             "ML_PLATFORM_MODEL_SERVER_PORT",
             "predictions; try /docs",
         ),
+        Part("exporter", settings.exporter_port, "/metrics", "ML_PLATFORM_EXPORTER_PORT", "metrics, for Prometheus"),
         Part("dagster", settings.dagster_port, "/server_info", "ML_PLATFORM_DAGSTER_PORT", "the graph, runs, sensors"),
     ]
 
@@ -95,6 +96,7 @@ def variables(settings: Settings) -> dict[str, str]:
         "ML_PLATFORM_MLFLOW_PORT": str(settings.mlflow_port),
         "ML_PLATFORM_MODEL_SERVER_PORT": str(settings.model_server_port),
         "ML_PLATFORM_DAGSTER_PORT": str(settings.dagster_port),
+        "ML_PLATFORM_EXPORTER_PORT": str(settings.exporter_port),
     }
     return found | ({"ML_PLATFORM_FIRST_DAY": settings.first_day.isoformat()} if settings.first_day else {})
 

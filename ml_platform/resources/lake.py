@@ -301,6 +301,28 @@ class Lake:
             infos = self.filesystem.get_file_info(folder)
         return sorted(info.path for info in infos if not info.base_name.startswith("."))
 
+    def file(self, path: str) -> bytes | None:
+        """What a file beside the tables has; None if there is no such file."""
+        try:
+            with self._translated(path), self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
+                return stream.readall()
+        except FileNotFoundError:
+            return None
+
+    def put_file(self, path: str, content: bytes) -> None:
+        """Replace a file beside the tables: readers have the old one or the new one."""
+        self._put(f"{self.root}/{path}", content)
+
+    def files(self, folder: str) -> list[str]:
+        """The paths of the files in a folder beside the tables, by name."""
+        with self._translated(folder):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
+        found = (info.path.removeprefix(f"{self.root}/") for info in infos if info.type == pafs.FileType.File)
+        return sorted(path for path in found if not path.rpartition("/")[2].startswith("."))
+
+    def remove_file(self, path: str) -> None:
+        self._delete(f"{self.root}/{path}")
+
     def remove(self, key: str, day: date) -> None:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
         manifest = self.manifest(key, day)

@@ -68,13 +68,12 @@ def test_unreadable_ledger_of_one_day_keeps_no_other_day_waiting(s3_port: int, e
     assert [request.partition_key for request in ticked.run_requests or ()] == ["2018-04-02"]
 
 
-def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_that_begin_on_different_days_are_one_code_location() -> None:
     """Each sensor asks for days of all of them, each by its own calendar."""
     built_in = load_catalog(find_project(EXAMPLE).defs)
     late = built_in.sources["fraud_labels"].model_copy(update={"start_date": date(2018, 4, 3)})
     third = built_in.sources["transactions"].model_copy(update={"name": "third", "start_date": date(2019, 1, 1)})
     catalog = Catalog({**built_in.sources, "fraud_labels": late, "third": third}, built_in.views, built_in.models)
-    monkeypatch.setattr(automation, "read_catalog", lambda: catalog)
     (spec,) = catalog.models.values()
     nouns = (
         training_set_asset,
@@ -91,7 +90,7 @@ def test_sources_that_begin_on_different_days_are_one_code_location(monkeypatch:
         *(noun(spec, catalog) for noun in nouns),
         online_store_asset(catalog.snapshot_views()),
     ]
-    of_sensors = automation.Automation(AutomationSpec()).definitions()
+    of_sensors = automation.Automation(AutomationSpec()).definitions(catalog)
     resources: dict[str, Any] = dict.fromkeys(("lake", "origins", "engine", "tracking", "registry", "server", "store"))
     whole = dg.Definitions.merge(dg.Definitions(assets=assets, resources=resources), of_sensors)
     dg.Definitions.validate_loadable(whole)

@@ -17,7 +17,7 @@ from ml_platform.local import stack
 from ml_platform_tests.processes import BIN, eventually, free_port
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("s3", "mlflow", "dagster", "model_server")
+PORTS = ("s3", "mlflow", "dagster", "model_server", "exporter")
 
 
 def test_port_in_use_is_one_clear_line() -> None:

@@ -54,7 +54,7 @@ class Told:
 def told(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Told:
     """The README's first command, as a user runs it: the whole stack, its daemon and its sensors."""
     home = tmp_path_factory.mktemp("demo") / "home"
-    ports = {name: free_port() for name in ("S3", "MLFLOW", "DAGSTER", "MODEL_SERVER")}
+    ports = {name: free_port() for name in ("S3", "MLFLOW", "DAGSTER", "MODEL_SERVER", "EXPORTER")}
     variables = {f"ML_PLATFORM_{name}_PORT": str(port) for name, port in ports.items()}
     variables["ML_PLATFORM_HOME"] = str(home)
     environment = {**os.environ, **variables, "COLUMNS": "200"}

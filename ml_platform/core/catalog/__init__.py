@@ -126,6 +126,3 @@ def _as_they_were(paths: Iterable[Path], folder: Path, last_good: Path | None) -
         if kept.is_file() and not (file := read(path, kept.read_text("utf-8"))).errors:
             there[path] = file
     return there
-
-
-# --- the cluster ------------------------------------------------------------------------------------------------------

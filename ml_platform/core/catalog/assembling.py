@@ -19,6 +19,7 @@ from ml_platform.core.errors import SettingsError, SpecError
 from ml_platform.core.mistakes import Mistake, first_mistake, nearest
 from ml_platform.core.spec import (
     SEGMENT,
+    AlertsSpec,
     ClusterSpec,
     ColumnSpec,
     FeatureViewSpec,
@@ -31,6 +32,7 @@ from ml_platform.core.spec import (
 PODS = ("resources", "batch_resources")  # fields of specs
 
 
+_Single = TypeVar("_Single", AlertsSpec, ClusterSpec, ProjectSpec)
 _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
 
 
@@ -53,7 +55,14 @@ def assembled(
         sources = {name: spec.model_copy(update={"start_date": first_day}) for name, spec in sources.items()}
     sources = {name: _with_segment(spec) for name, spec in sources.items()}
     views, models = _by_name(found, FeatureViewSpec, note), _by_name(found, ModelSpec, note)
-    own = Catalog(sources, views, models, _cluster(found, cluster, note), broken=MappingProxyType(dict(broken)))
+    own = Catalog(
+        sources,
+        views,
+        models,
+        _cluster(found, cluster, note),
+        broken=MappingProxyType(dict(broken)),
+        alerts=_only(found, AlertsSpec, note),
+    )
     catalog = _among_others(own, found, others, note)
     for declared in found:
         note(declared, *review(declared, catalog))
@@ -77,6 +86,16 @@ def _by_name(found: list[Declared], kind: type[_Named], note: Any) -> dict[str, 
     return named
 
 
+def _only(found: list[Declared], kind: type[_Single], note: Any) -> _Single | None:
+    """The spec of a component that a project has once, if it has it."""
+    declared = [(one, one.spec) for one in found if isinstance(one.spec, kind)]
+    for other, _ in declared[1:]:
+        what = other.component.rpartition(".")[2]
+        problem = f"there {'are' if what.endswith('s') else 'is a'} {what} already in {declared[0][0].path}"
+        note(other, other.error(Mistake((), problem, "keep one of them")))
+    return declared[0][1] if declared else None
+
+
 def _with_segment(source: SourceSpec) -> SourceSpec:
     """The source as its readers see it."""
     if not source.segments:
@@ -86,9 +105,8 @@ def _with_segment(source: SourceSpec) -> SourceSpec:
 
 def _among_others(own: Catalog, found: list[Declared], others: Callable[[str], Catalog], note: Any) -> Catalog:
     """The catalog with what its project reads of others, and with where whose tables lie."""
+    _only(found, ProjectSpec, note)
     said = [one for one in found if isinstance(one.spec, ProjectSpec)]
-    for other in said[1:]:
-        note(other, other.error(Mistake((), f"there is a Project already in {said[0].path}", "keep one of them")))
     names = {one.spec.name: one.path for one in found if isinstance(one.spec, SourceSpec | FeatureViewSpec | ModelSpec)}
     own = replace(own, origins=MappingProxyType(names))
     if not said or not isinstance(project := said[0].spec, ProjectSpec):
@@ -135,12 +153,7 @@ def _circles(found: list[Declared], catalog: Catalog) -> list[tuple[Declared, Sp
 
 def _cluster(found: list[Declared], differences: str, note: Any) -> ClusterSpec:
     """The cluster of the files, with what is said in place of that; a profile is said anew as a whole."""
-    declared = [one for one in found if isinstance(one.spec, ClusterSpec)]
-    for other in declared[1:]:
-        problem = f"there is a Cluster already in {declared[0].path}"
-        note(other, other.error(Mistake((), problem, "keep one of them")))
-    cluster = declared[0].spec if declared else ClusterSpec()
-    assert isinstance(cluster, ClusterSpec), "asked for above"
+    cluster = _only(found, ClusterSpec, note) or ClusterSpec()
     if not differences:
         return cluster
     try:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from ml_platform.core.errors import SpecError
 from ml_platform.core.spec import (
     SEGMENT,
+    AlertsSpec,
     ClusterSpec,
     FeatureViewSpec,
     ModelSpec,
@@ -32,6 +33,7 @@ class Catalog:
     homes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     foreign: frozenset[str] = frozenset()
     broken: Mapping[Path, SpecError] = field(default_factory=lambda: MappingProxyType({}))
+    alerts: AlertsSpec | None = None
     origins: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))  # the files of names
 
     def require_whole(self) -> None:
@@ -125,6 +127,7 @@ def together(catalogs: Sequence[Catalog]) -> Catalog:
             MappingProxyType({**first.homes, **other.homes}),
             (first.foreign | other.foreign) - first.own_sources.keys() - other.own_sources.keys(),
             MappingProxyType({**first.broken, **other.broken}),
+            first.alerts or other.alerts,
             MappingProxyType({**first.origins, **other.origins}),
         )
     return first

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ml_platform.core.errors import SpecError
 from ml_platform.core.mistakes import Location, Mistake, mistakes, nearest
 from ml_platform.core.spec import (
+    AlertsSpec,
     AutomationSpec,
     ClusterSpec,
     FeatureViewSpec,
@@ -27,6 +28,7 @@ SPEC_OF_COMPONENT: dict[str, type[BaseModel]] = {
     "ml_platform.components.OnlineStore": OnlineStoreSpec,
     "ml_platform.components.Model": ModelSpec,
     "ml_platform.components.Automation": AutomationSpec,
+    "ml_platform.components.Alerts": AlertsSpec,
     "ml_platform.components.Cluster": ClusterSpec,
     "ml_platform.components.Project": ProjectSpec,
 }

@@ -11,7 +11,7 @@ from ml_platform.core.catalog.catalog import Catalog
 from ml_platform.core.catalog.reading import Declared
 from ml_platform.core.errors import SpecError
 from ml_platform.core.mistakes import Location, Mistake, mistakes, nearest
-from ml_platform.core.spec import ColumnSpec, FeatureViewSpec, ModelSpec, SourceSpec
+from ml_platform.core.spec import AlertsSpec, ColumnSpec, FeatureViewSpec, ModelSpec, SourceSpec
 from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.trainers import PARAMS, check_trainer
 from ml_platform.core.values import INTEGERS
@@ -54,7 +54,19 @@ def review(declared: Declared, catalog: Catalog) -> list[SpecError]:
         _view(found, declared.spec, catalog)
     if isinstance(declared.spec, ModelSpec):
         _model(found, declared.spec, catalog)
+    if isinstance(declared.spec, AlertsSpec):
+        _alerts(found, declared.spec, catalog)
     return found.errors
+
+
+def _alerts(found: Review, spec: AlertsSpec, catalog: Catalog) -> None:
+    for place, route in enumerate(spec.routes):
+        for field_, what, names in (
+            ("models", "model", catalog.models),
+            ("sources", "source", catalog.sources),
+            ("views", "feature view", catalog.views),
+        ):
+            found.all_known(getattr(route, field_), names, what, f"routes.{place}.{field_}")
 
 
 def _source(found: Review, spec: SourceSpec, catalog: Catalog) -> None:

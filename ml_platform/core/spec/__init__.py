@@ -1,5 +1,6 @@
 """Specs: what the YAML files may say. Each class is the schema of one component's `attributes`."""
 
+from ml_platform.core.spec.alerts import AlertKind, AlertsSpec, ChannelSpec, RouteSpec, Severity
 from ml_platform.core.spec.automation import AutomationSpec
 from ml_platform.core.spec.base import bytes_of, duration, seconds
 from ml_platform.core.spec.cluster import ClusterSpec
@@ -34,8 +35,11 @@ __all__ = [
     "UNDISCARDABLE",
     "UNTYPED",
     "AbortSpec",
+    "AlertKind",
+    "AlertsSpec",
     "AutomationSpec",
     "CandidateSpec",
+    "ChannelSpec",
     "ClusterSpec",
     "ColumnSpec",
     "FeatureSpec",
@@ -54,8 +58,10 @@ __all__ = [
     "ResourcesSpec",
     "RetriesSpec",
     "RolloutSpec",
+    "RouteSpec",
     "RowCountSpec",
     "SearchSpec",
+    "Severity",
     "SourceSpec",
     "SqlOrigin",
     "Stage",

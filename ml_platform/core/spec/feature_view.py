@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from ml_platform.core.spec.base import Described, FeatureType, ImportPath, Name, Spec
+from ml_platform.core.spec.base import Described, Duration, FeatureType, ImportPath, Name, Spec
 from ml_platform.core.spec.expression import read_by
 from ml_platform.core.spec.resources import PodSpec
 
@@ -102,6 +102,11 @@ class FeatureViewSpec(Described):
     max_psi: float = Field(
         default=0.25, gt=0, description="how far a day's distribution may lie from that of the week before, by PSI"
     )
+    deadline: Duration | None = Field(
+        default=None,
+        description="how long a day may take to be there, from its start (snapshot) or its end (rolling); then it is late "
+        "(Alerts)",
+    )
     resources: PodSpec | None = Field(default=None, description="of the step that computes; default: that of all steps")
 
     @field_validator("features")
@@ -128,7 +133,7 @@ class FeatureViewSpec(Described):
         needed, unwanted = {
             "snapshot": (("entity", "function", "inputs"), ("rows",)),
             "rolling": (("rows", "function", "inputs"), ("is_known",)),
-            "request": ((), ("entity", "rows", "function", "inputs", "is_known", "keep_days", "resources")),
+            "request": ((), ("entity", "rows", "function", "inputs", "is_known", "keep_days", "deadline", "resources")),
         }[self.kind]
         if missing := [field for field in needed if not getattr(self, field)]:
             raise ValueError(f"a {self.kind} view needs {', '.join(missing)}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from ml_platform.core.spec.base import Described, ImportPath, Name, Quantity, Spec
+from ml_platform.core.spec.base import Described, Duration, ImportPath, Name, Quantity, Spec
 from ml_platform.core.spec.resources import PodSpec
 from ml_platform.core.values import FLOATS, INTEGERS, ColumnType, Value, of_json, of_text
 
@@ -166,6 +166,10 @@ class SourceSpec(Described):
     start_date: date = Field(description="the first day that the source has")
     delay_days: int = Field(
         default=0, ge=0, description="how many days after its day a partition is known; labels are late"
+    )
+    deadline: Duration | None = Field(
+        default=None,
+        description="how long after its day (and delay_days) a raw partition may take to be there; then it is late (Alerts)",
     )
     key: tuple[Name, ...] = Field(min_length=1, description="the columns that identify a row")
     event_time: Name = Field(description="the timestamp column that places a row in its day")
