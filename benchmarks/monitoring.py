@@ -129,8 +129,8 @@ def _with_drift(
 
 
 def _power() -> Iterator[Figure]:
-    """Of 20 columns one has moved by so many standard deviations: how often that is found, among 100 days."""
-    random, columns, days = np.random.default_rng(1), 20, 100
+    """Of 5 columns one has moved by so many standard deviations: how often that is found, among 40 days."""
+    random, columns, days = np.random.default_rng(1), 5, 40
     reference = [
         Profile.of(f"f{n}", random.normal(size=7 * 4_000), np.repeat(np.arange(7), 4_000)) for n in range(columns)
     ]

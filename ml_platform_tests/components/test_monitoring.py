@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 
 from ml_platform.components.feature_view import compute_day
+from ml_platform.components.graph import asset_key, daily
 from ml_platform.components.monitoring import monitoring_asset
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
@@ -23,7 +24,7 @@ from ml_platform.resources.assembly import assembled
 from ml_platform.resources.lake import Lake
 from ml_platform_tests.components import test_predictions
 from ml_platform_tests.components.test_predictions import Champion
-from ml_platform_tests.conftest import lake_of
+from ml_platform_tests.conftest import NO_LOGS, lake_of
 from ml_platform_tests.registry.test_bundle import make_bundle
 
 MODEL = "fraud_detection"
@@ -161,3 +162,16 @@ def test_nothing_is_watched_before_a_version_is_deployed(catalog: Catalog, spec:
     result = materialize(catalog, spec, lake, Champion(None), FIRST + timedelta(days=1), FIRST + timedelta(days=1))
     assert result.success
     assert not lake.manifest(KEY, FIRST + timedelta(days=1))
+
+
+def test_day_is_watched_once_it_is_scored_whatever_labels_do(catalog: Catalog, spec: ModelSpec) -> None:
+    asset = monitoring_asset(spec, catalog)
+    scored, labels = asset_key(keys.predictions(MODEL)), asset_key(keys.raw("fraud_labels"))
+    parents = [dg.AssetSpec(key, partitions_def=daily(FIRST)) for key in (scored, labels)]
+    resources = dict.fromkeys(("lake", "engine", "registry"), object())
+    definitions = dg.Definitions(assets=[*parents, asset], resources=resources)
+    with dg.instance_for_test(overrides=NO_LOGS) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(scored, partition=LAST.isoformat()))
+        noon = datetime(LAST.year, LAST.month, LAST.day, 12, tzinfo=UTC)
+        result = dg.evaluate_automation_conditions(definitions, instance, evaluation_time=noon)
+        assert set(result.get_requested_partitions(asset_key(KEY))) == {LAST.isoformat()}

@@ -99,6 +99,13 @@ def test_reference_to_a_missing_feature_view_suggests_the_nearest(tmp_path: Path
     assert "no feature view 'customer_activty'; did you mean `customer_activity`?" in mistake(tmp_path)
 
 
+def test_slice_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    for path in find_project(EXAMPLE).defs.rglob("defs.yaml"):
+        slices = "\n  monitoring: {slices: [customer_mean_amount_7d, tx_amunt]}\n"
+        write(tmp_path, path.read_text() + (slices if path.parent.name == "fraud_detection" else ""), path.parent.name)
+    assert "feature that is no request feature, 'tx_amunt'; did you mean `tx_amount`?" in mistake(tmp_path)
+
+
 ROLLING = """\
 type: ml_platform.components.FeatureView
 attributes:
@@ -292,6 +299,7 @@ def test_gpu_type_without_gpu_is_refused(tmp_path: Path) -> None:
             "`training.select_by`: rmse is no metric of multi",
         ),
         ("binary_classification", "gates: [{metric: macro_f1, min: 0.5}]", "macro_f1 is no metric of binary"),
+        ("regression", "monitoring: {metric: brier}", "`monitoring.metric`: brier is no metric of regression"),
     ],
 )
 def test_metric_of_another_task_is_refused(tmp_path: Path, task: str, lines: str, problem: str) -> None:

@@ -113,6 +113,10 @@ def _model(found: Review, spec: ModelSpec, catalog: Catalog) -> None:
     if found.all_known(spec.features, catalog.views, "feature view", "features"):
         if with_rows:
             _features(found, spec, catalog)
+            rows = catalog.sources[spec.entity_rows].columns
+            looked_up = [name for view in catalog.daily_views(spec) for name in view.features]
+            what = f"column of {spec.entity_rows}, or feature that is no request feature,"
+            found.all_known(spec.monitoring.slices, [*rows, *looked_up], what, "monitoring.slices")
         _candidates(found, spec, catalog)
 
 
