@@ -10,17 +10,13 @@ import dagster as dg
 from ml_platform.components.graph import (
     FOLLOWS_INPUTS,
     RETRIES,
-    CheckOutcome,
-    DayOutcome,
     asset_key,
     days_back,
     dependency,
-    make_days,
-    markdown_table,
     model_attributes,
-    png_metadata,
     pod,
 )
+from ml_platform.components.reporting import CheckOutcome, DayOutcome, make_days, markdown_table, png_metadata
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import RegistryError

@@ -321,7 +321,7 @@ class Lake:
         return sorted(path for path in found if not path.rpartition("/")[2].startswith("."))
 
     def remove_file(self, path: str) -> None:
-        self._delete(f"{self.root}/{path}")
+        self.delete_file(f"{self.root}/{path}")
 
     def remove(self, key: str, day: date) -> None:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""

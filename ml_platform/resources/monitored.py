@@ -21,8 +21,9 @@ from ml_platform.monitoring.report import Scored, Watched
 from ml_platform.registry import bundle
 from ml_platform.registry.scoring import SCORE, SCORES
 from ml_platform.registry.versions import Version
-from ml_platform.resources.lake import Input, Lake
+from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import current_inputs, scoring_needs
+from ml_platform.resources.manifest import Input
 from ml_platform.resources.registry import Registry
 from ml_platform.training.labels import Match, labelled
 from ml_platform.training.training_set import columns_of, part_of

@@ -36,7 +36,7 @@ class Link:
     def objects(self) -> Iterator["Link"]:
         """The landed objects at its end, each once."""
         seen: set[tuple[str, str]] = set()
-        stack = [self]
+        stack: list[Link] = [self]
         while stack:
             link = stack.pop()
             if not link.made_from and "://" in link.name and (link.name, link.version) not in seen:

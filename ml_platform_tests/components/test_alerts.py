@@ -22,8 +22,9 @@ from dagster_shared.error import SerializableErrorInfo
 from ml_platform.components.alerts import SENSOR, alert_sensor
 from ml_platform.components.graph import asset_key, daily
 from ml_platform.core import keys
-from ml_platform.core.catalog import Catalog
+from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.errors import LakeError, RegistryError
+from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AlertsSpec, RolloutSpec
 from ml_platform.monitoring.alerts import Alert
@@ -302,6 +303,6 @@ def test_online_store_that_stays_behind_is_told(world: World) -> None:
 def test_sensor_is_there_only_where_alerts_are_declared() -> None:
     from ml_platform.components import Alerts
 
-    (sensor,) = list(Alerts(ONE).definitions().sensors or [])
+    (sensor,) = list(Alerts(ONE).definitions(load_catalog(find_project(EXAMPLE).defs)).sensors or [])
     assert isinstance(sensor, dg.SensorDefinition)
     assert (sensor.name, sensor.minimum_interval_seconds) == (SENSOR, 30)
