@@ -80,6 +80,17 @@ def test_agreement_is_status_zero_and_a_reason_for_every_sensor(answers: Answers
     assert "nothing that was asked for is missing" in done.output
 
 
+def test_what_is_trained_next_is_said_with_the_reason(answers: Answers) -> None:
+    answers.known = {keys.raw("transactions"): set(DAYS)}
+    done = CliRunner().invoke(app, ["status"], env={"COLUMNS": "200"})
+    row = next(line for line in done.output.splitlines() if "inputs for a training" in line)
+    assert [cell.strip() for cell in row.split("│")[1:4]] == [
+        "fraud_detection",
+        "nothing is due",
+        "inputs for a training as of 2018-04-06 are missing or out of date",
+    ]
+
+
 def test_tick_that_failed_and_version_that_is_not_served_are_trouble(answers: Answers) -> None:
     answers.known = {keys.raw("transactions"): set(DAYS)}
     answers.tick = {"status": "FAILURE", "skipReason": None, "error": {"message": "S3 is away"}}
