@@ -25,6 +25,7 @@ from ml_platform.core.spec import AlertsSpec
 from ml_platform.monitoring.alerts import Alert, State, deliver, observe
 from ml_platform.monitoring.expected import channels_of, expected
 from ml_platform.monitoring.heartbeat import WATCHED, WEBSERVER, heart, watched
+from ml_platform.monitoring.panels import dashboard, rules
 from ml_platform.monitoring.run_metrics import Histogram, RunTotals
 from ml_platform.resources.alert_book import WRITERS, AlertBook
 from ml_platform.resources.dagster_api import DagsterApi
@@ -252,4 +253,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    made = {"rules": rules, "dashboard": dashboard}
+    if sys.argv[1:]:
+        print(made[sys.argv[1]](), end="")
+    else:
+        main()

@@ -15,7 +15,7 @@ from ml_platform_tests.processes import eventually
 
 DEPLOY = Path(__file__).parents[2] / "k8s" / "deploy"
 STORAGE = {"postgres", "redis", "s3"}
-PLATFORM = {"dagster-code", "dagster-daemon", "dagster-webserver", "mlflow", "model-server"}
+PLATFORM = {"dagster-code", "dagster-daemon", "dagster-webserver", "exporter", "mlflow", "model-server"}
 
 
 @pytest.fixture

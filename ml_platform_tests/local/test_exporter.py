@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import StackError
@@ -23,10 +24,11 @@ from ml_platform.resources.lake import Lake
 from ml_platform.rollout.standing import Standing
 from ml_platform_tests.conftest import NO_LOGS
 from ml_platform_tests.inbox import Inbox, http_inbox
-from ml_platform_tests.processes import BIN, free_port
+from ml_platform_tests.processes import BIN, eventually, free_port
 from ml_platform_tests.resources.memory import MemoryRegistry
 from ml_platform_tests.servers import server
 
+ROOT = Path(__file__).parents[2]
 CODE = """
 import dagster as dg
 
@@ -190,3 +192,33 @@ def test_lake_that_is_away_keeps_nobody_from_being_told(catalog: Catalog, settin
         exporter.look()
     assert inbox.titles == ["critical: daemon dead: daemon/sensor"]
     assert 'ml_platform_exporter_up{part="alerts"} 0.0' in text_of(exporter)
+
+
+def test_real_prometheus_scrapes_it(catalog: Catalog, settings: Settings, api: DagsterApi, tmp_path: Path) -> None:
+    if shutil.which("prometheus") is None:
+        pytest.skip("no Prometheus on this machine (apt-get install prometheus)")
+    exporter, registry, port = exporter_of(catalog, Lake.at(settings), api), CollectorRegistry(), free_port()
+    registry.register(exporter)  # type: ignore[arg-type]
+    exporter.look()
+    served, thread = start_http_server(0, "127.0.0.1", registry)
+    job = {"job_name": "x", "static_configs": [{"targets": [f"127.0.0.1:{served.server_port}"]}]}
+    rules = str(ROOT / "k8s" / "monitoring" / "rules.yaml")
+    written = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job], "rule_files": [rules]}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(written))
+    listening = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={tmp_path / 'data'}"]
+    command = ["prometheus", f"--config.file={tmp_path / 'prometheus.yml'}", *listening]
+    url = f"http://127.0.0.1:{port}"
+
+    def answer() -> float:
+        query = {"query": 'ml_platform_runs_total{about="transactions",status="SUCCESS"}'}
+        found = httpx.get(f"{url}/api/v1/query", params=query).json()["data"]["result"]
+        return float(found[0]["value"][1]) if found else 0.0
+
+    try:
+        with server(command, f"{url}/-/ready", tmp_path / "log"):
+            eventually(lambda: answer() == 2.0)
+            groups = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"]
+            assert [group["name"] for group in groups] == ["ml_platform"]
+    finally:
+        served.shutdown()
+        thread.join()
