@@ -96,16 +96,15 @@ def land(
     ] = None,
     seed: int = 7,
     drift: Annotated[
-        str, typer.Option(help="make the last days drift, by a kind that the producer knows: amounts, unit, labels")
+        str, typer.Option(help="make the last week drift, by a kind that the producer knows: amounts, unit, labels")
     ] = "",
-    drift_days: Annotated[int, typer.Option(min=1, help="how many of the simulated days drift")] = 7,
 ) -> None:
     """Put simulated days, or the files of a folder, into the landing bucket, as producers would."""
     from ml_platform.local import producer
     from ml_platform.resources.object_store import ObjectStore
 
     settings = load_settings()
-    order = producer.Order(input_folder, _date(first), _date(last), days, size, seed, drift, drift_days)
+    order = producer.Order(input_folder, _date(first), _date(last), days, size, seed, drift)
     files = producer.daily_files(find_projects(settings.project), catalog_at(settings), order)
     landed = producer.land(files, ObjectStore.at(settings))
     count = sum(1 for _ in track(landed, "landing", len(files), console=console))

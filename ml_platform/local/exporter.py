@@ -28,6 +28,7 @@ from ml_platform.monitoring.heartbeat import WATCHED, WEBSERVER, heart, watched
 from ml_platform.monitoring.panels import dashboard, rules
 from ml_platform.monitoring.run_metrics import Histogram, RunTotals
 from ml_platform.resources.alert_book import WRITERS, AlertBook
+from ml_platform.resources.beside import Beside
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.dagster_history import Present, ended_runs, present
 from ml_platform.resources.lake import Lake
@@ -122,12 +123,12 @@ class Exporter:
 
     def _runs(self) -> Iterator[Metric]:
         if self.totals is None:
-            kept = self.lake.file(TOTALS)
+            kept = Beside(self.lake).read(TOTALS)
             self.totals = RunTotals.from_json(kept) if kept else RunTotals()
         totals, before = self.totals, self.totals.to_json()
         totals.add(list(ended_runs(self.api, totals.since)))
         if (after := totals.to_json()) != before:
-            self.lake.put_file(TOTALS, after.encode())
+            Beside(self.lake).write(TOTALS, after.encode())
         yield _counter("ml_platform_runs", "Runs that have ended", ["about", "status"], totals.runs)
         yield _counter("ml_platform_run_retries", "Runs that were another try", ["about"], totals.retries)
         yield _histogram("ml_platform_run_seconds", "Duration of runs", ["about"], totals.seconds)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ml_platform.core.errors import LakeError
 from ml_platform.monitoring.alerts import Silence, State
+from ml_platform.resources.beside import Beside
 from ml_platform.resources.lake import Lake
 
 T = TypeVar("T")
@@ -42,15 +43,15 @@ class AlertBook:
         return self._read(self.path, State.from_json) or State()
 
     def keep(self, state: State) -> None:
-        self.lake.put_file(self.path, state.to_json().encode())
+        Beside(self.lake).write(self.path, state.to_json().encode())
 
     def silences(self, now: float) -> list[Silence]:
         """Those that hold. What has ended is removed."""
         found = []
-        for path in self.lake.files(f"{self.folder}/silences"):
+        for path in Beside(self.lake).names(f"{self.folder}/silences"):
             silence = self._read(path, lambda text: Silence(**json.loads(text)))
             if silence and silence.until <= now:
-                self.lake.remove_file(path)
+                Beside(self.lake).remove(path)
             elif silence:
                 found.append(silence)
         return sorted(found, key=lambda one: one.until)
@@ -58,20 +59,20 @@ class AlertBook:
     def silence(self, matches: str, until: float, by: str, reason: str) -> Silence:
         """Tell nobody of what matches until a moment, epoch seconds."""
         made = Silence(uuid4().hex[:8], matches, until, by, reason)
-        self.lake.put_file(f"{self.folder}/silences/{made.id}.json", json.dumps(asdict(made)).encode())
+        Beside(self.lake).write(f"{self.folder}/silences/{made.id}.json", json.dumps(asdict(made)).encode())
         return made
 
     def end_silence(self, id_: str) -> bool:
         """Whether there was such a silence."""
         path = f"{self.folder}/silences/{id_}.json"
-        there = path in self.lake.files(f"{self.folder}/silences")
+        there = path in Beside(self.lake).names(f"{self.folder}/silences")
         if there:
-            self.lake.remove_file(path)
+            Beside(self.lake).remove(path)
         return there
 
     def _read(self, path: str, parse: Callable[[bytes], T]) -> T | None:
         for attempt in range(READS):
-            content = self.lake.file(path)
+            content = Beside(self.lake).read(path)
             if content is None:
                 return None
             try:

@@ -105,7 +105,7 @@ class Lake:
         """The files of each day's folder, by their name within it."""
         root = self.table_folder(key)
         found: dict[date, dict[str, pafs.FileInfo]] = {}
-        with self._translated(key):
+        with self.translated(key):
             for info in self.filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
                 folder, _, name = info.path.removeprefix(f"{root}/").partition("/")
                 if info.type == pafs.FileType.File and name:
@@ -125,7 +125,7 @@ class Lake:
         paths = [f"{self.day_folder(key, day)}/{name}" for day in days for name in self._finished(key, day).files]
         if not paths:
             raise LakeError(key, "no days were asked for", "give at least one day")
-        with self._translated(key):
+        with self.translated(key):
             return pads.dataset(paths, schema=schema, filesystem=self.filesystem, format="parquet")
 
     def rows_of_file(self, key: str, day: date, name: str) -> "pads.Dataset | None":
@@ -133,7 +133,7 @@ class Lake:
         import pyarrow.dataset as pads
 
         paths = [path for path in self.require(key, day).files if Path(path).name == name]
-        with self._translated(keys.partition(key, day)):
+        with self.translated(keys.partition(key, day)):
             return (
                 pads.dataset(f"{self.day_folder(key, day)}/{paths[0]}", filesystem=self.filesystem) if paths else None
             )
@@ -144,7 +144,7 @@ class Lake:
         while True:
             before = self.manifests(key, asked)
             try:
-                with self._translated(key):
+                with self.translated(key):
                     return self.dataset(key, asked).to_table(columns=columns)
             except (FileNotFoundError, LakeError):
                 if self.manifests(key, asked) == before:
@@ -160,7 +160,7 @@ class Lake:
         files = {}
         for name in manifest.files:
             path = f"{self.day_folder(key, day)}/{name}"
-            with self._translated(keys.partition(key, day)), self.filesystem.open_input_stream(path) as stream:
+            with self.translated(keys.partition(key, day)), self.filesystem.open_input_stream(path) as stream:
                 files[Path(name).name] = stream.readall()
         if digest.of_files(files) != manifest.content_hash:
             raise LakeError(
@@ -221,13 +221,13 @@ class Lake:
         folder, (pending,) = self.day_folder(key, day), committed.files
         name = f"{pending.removeprefix(PENDING)}.parquet"
         try:
-            with self._translated(f"{folder}/{name}"):
+            with self.translated(f"{folder}/{name}"):
                 self.copy(f"{folder}/{pending}", f"{folder}/{name}")
         except FileNotFoundError:  # another writer has replaced it
             return committed
         shown = replace(committed, files=(name,), unfinished=rest)
         if self.manifest(key, day) == committed:
-            self._put(f"{folder}/{MANIFEST}", shown.to_json())
+            self.write_file(f"{folder}/{MANIFEST}", shown.to_json())
         else:
             self.delete_file(f"{folder}/{name}")
             shown = committed
@@ -264,7 +264,7 @@ class Lake:
         folder = self.day_folder(key, day)
         try:
             for name, content in files.items():
-                self._put(f"{folder}/{name}", content)
+                self.write_file(f"{folder}/{name}", content)
         except LakeError:  # such as a full disk, which these files would keep full
             for name in files:
                 with suppress(LakeError):
@@ -284,7 +284,7 @@ class Lake:
             dict(tags or {}),
             (*rest, *old, name_for_all) if name_for_all else rest,
         )
-        self._put(f"{folder}/{MANIFEST}", manifest.to_json())
+        self.write_file(f"{folder}/{MANIFEST}", manifest.to_json())
         # Only what the replaced version named: files of a writer that has not committed yet are its own business.
         for name in set(old) - set(files):
             self.delete_file(f"{folder}/{name}")
@@ -292,36 +292,14 @@ class Lake:
 
     def add_file(self, key: str, day: date, name: str, content: bytes | Path) -> None:
         """Put a file beside those of the day. For logs, which grow and have no manifest: each file is there as a whole."""
-        self._put(f"{self.day_folder(key, day)}/{name}", content)
+        self.write_file(f"{self.day_folder(key, day)}/{name}", content)
 
     def added_files(self, key: str, day: date) -> list[str]:
         """The paths of such files, by name."""
         folder = pafs.FileSelector(self.day_folder(key, day), allow_not_found=True)
-        with self._translated(keys.partition(key, day)):
+        with self.translated(keys.partition(key, day)):
             infos = self.filesystem.get_file_info(folder)
         return sorted(info.path for info in infos if not info.base_name.startswith("."))
-
-    def file(self, path: str) -> bytes | None:
-        """What a file beside the tables has; None if there is no such file."""
-        try:
-            with self._translated(path), self.filesystem.open_input_stream(f"{self.root}/{path}") as stream:
-                return stream.readall()
-        except FileNotFoundError:
-            return None
-
-    def put_file(self, path: str, content: bytes) -> None:
-        """Replace a file beside the tables: readers have the old one or the new one."""
-        self._put(f"{self.root}/{path}", content)
-
-    def files(self, folder: str) -> list[str]:
-        """The paths of the files in a folder beside the tables, by name."""
-        with self._translated(folder):
-            infos = self.filesystem.get_file_info(pafs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
-        found = (info.path.removeprefix(f"{self.root}/") for info in infos if info.type == pafs.FileType.File)
-        return sorted(path for path in found if not path.rpartition("/")[2].startswith("."))
-
-    def remove_file(self, path: str) -> None:
-        self.delete_file(f"{self.root}/{path}")
 
     def remove(self, key: str, day: date) -> None:
         """Make a partition not exist. The manifest goes first: what is left of it then does not count."""
@@ -329,13 +307,13 @@ class Lake:
         for name in (MANIFEST, *((*manifest.files, *manifest.unfinished) if manifest else ())):
             self.delete_file(f"{self.day_folder(key, day)}/{name}")
 
-    def _put(self, path: str, content: bytes | Path) -> None:
+    def write_file(self, path: str, content: bytes | Path) -> None:
         """Write a file so that it appears whole."""
-        with self._translated(path):
+        with self.translated(path):
             self.put(path, content)
 
     def delete_file(self, path: str) -> None:
-        with self._translated(path):
+        with self.translated(path):
             try:
                 self.delete(path)
             except FileNotFoundError:
@@ -351,7 +329,7 @@ class Lake:
         return f"{self.table_folder(key)}/date={day.isoformat()}"
 
     @contextmanager
-    def _translated(self, subject: str) -> Iterator[None]:
+    def translated(self, subject: str) -> Iterator[None]:
         """Trouble with the storage as an error of ours; a missing file stays what it is."""
         try:
             yield

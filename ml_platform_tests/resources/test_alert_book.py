@@ -6,6 +6,7 @@ from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
 from ml_platform.monitoring.alerts import Alert, Open, State
 from ml_platform.resources.alert_book import AlertBook
+from ml_platform.resources.beside import Beside
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.object_store import ObjectStore
 
@@ -39,6 +40,6 @@ def test_book_in_s3(s3_port: int, settings: Settings) -> None:
 
 def test_state_that_makes_no_sense_says_what_to_do(settings: Settings) -> None:
     book = AlertBook(Lake.at(settings), "my_team", sleep=lambda _: None)
-    book.lake.put_file("alerts/my_team/sensor.json", b"{")
+    Beside(book.lake).write("alerts/my_team/sensor.json", b"{")
     with pytest.raises(LakeError, match="alerts/my_team/sensor.json: it cannot be read: .*Next: remove"):
         book.state()

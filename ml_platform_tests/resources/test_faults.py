@@ -64,7 +64,7 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.origins import Origins
 
 number, moment = int(sys.argv[1]), sys.argv[2]
-put, count = Lake._put, 0
+put, count = Lake.write_file, 0
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,7 +90,7 @@ def watched(self, path, content):
     put(self, path, content)
     if count == number and moment == "after": die()
 
-Lake._put = watched
+Lake.write_file = watched
 settings = load_settings()
 catalog = load_catalog(find_project(EXAMPLE).defs)
 ingest_day(catalog.sources["transactions"], date(2018, 4, 1), catalog, Origins.at(settings), Lake.at(settings))

@@ -171,7 +171,7 @@ def test_writer_that_dies_leaves_the_old_partition(
     """Cut after the data file or before it: without the new manifest, the old version is in force."""
     lake = on_disk(tmp_path)
     lake.write_table("x/raw", DAY, OLD, [])
-    put, done = Lake._put, []
+    put, done = Lake.write_file, []
 
     def dying(self: Lake, path: str, content: bytes) -> None:
         if len(done) >= survived:
@@ -179,7 +179,7 @@ def test_writer_that_dies_leaves_the_old_partition(
         done.append(path)
         put(self, path, content)
 
-    monkeypatch.setattr(Lake, "_put", dying)
+    monkeypatch.setattr(Lake, "write_file", dying)
     with pytest.raises(KeyboardInterrupt):
         lake.write_table("x/raw", DAY, NEW, [])
     monkeypatch.undo()
@@ -227,12 +227,12 @@ def test_files_that_dead_writers_left_go_after_a_day_and_no_others(lake: Lake) -
     lake.write_files("x/raw", other, {"a.json": b"1"}, [])
     lost = [f"{lake.root}/x/raw/date={DAY}/part-lost.parquet", f"{lake.root}/x/raw/date=2018-04-07/v/c.json"]
     for path in lost:
-        lake._put(path, b"12345")
+        lake.write_file(path, b"12345")
     while any(
         info.mtime.year == 1970 for day in lake.listing("x/raw").values() for info in day.values() if info.path in lost
     ):
         for path in lost:  # see the test below
-            lake._put(path, b"12345")
+            lake.write_file(path, b"12345")
     assert remove_leftovers(lake, "x/raw", timedelta(hours=24)) == 0, "their writers may be at work"
     lake.clock = lambda: datetime.now(UTC) + timedelta(hours=25)
     assert leftovers(lake, "x/raw", timedelta(hours=24)) == dict.fromkeys(lost, 5)
@@ -247,7 +247,7 @@ def test_file_whose_age_is_unknown_is_no_leftover(lake: Lake, monkeypatch: pytes
     """Arrow cannot read some times that rclone's S3 server gives, and says 1970: a writer may be at work on that file."""
     path = f"{lake.root}/x/raw/date={DAY}/part-new.parquet"
     epoch = pafs.FileInfo(path, pafs.FileType.File, size=5, mtime=datetime.fromtimestamp(0, UTC))
-    monkeypatch.setattr(lake, "_listing", lambda key: {DAY: {"part-new.parquet": epoch}})
+    monkeypatch.setattr(lake, "listing", lambda key: {DAY: {"part-new.parquet": epoch}})
     assert leftovers(lake, "x/raw", timedelta(hours=24)) == {}
 
 

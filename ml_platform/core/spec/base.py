@@ -54,6 +54,8 @@ def _time_zone(text: str) -> str:
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Quantity = Annotated[str, *_quantity(_QUANTITY, "quantity, such as 500m, 4G (4 x 10^9) or 4Gi (4 x 2^30)")]
 Cpu = Annotated[str, *_quantity(_CPU, "number of processors, such as 4, 0.5 or 500m")]
+# Of a schema with `prefixItems` alone Dagster can show no sample.
+PAIR = WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
 Duration = Annotated[str, _matching(_DURATION, "duration, such as 30s, 10m, 4h or 7d")]
 Cron = Annotated[str, AfterValidator(_cron)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ml_platform.core.spec.base import Spec
+from ml_platform.core.spec.base import PAIR, Spec
 
 MOST_TRIALS = 1_000
 DEFAULT_TRIALS = 20
@@ -28,8 +28,10 @@ Choice = Annotated[Any, BeforeValidator(_as_number)]
 class RangeSpec(Spec):
     """Numbers between two ends, both included; whole numbers where both ends (and the step) are written as such."""
 
-    range: tuple[Number, Number] | None = Field(default=None, description="drawn evenly")
-    log: tuple[Number, Number] | None = Field(default=None, description="drawn evenly on a logarithmic scale")
+    range: Annotated[tuple[Number, Number], PAIR] | None = Field(default=None, description="drawn evenly")
+    log: Annotated[tuple[Number, Number], PAIR] | None = Field(
+        default=None, description="drawn evenly on a logarithmic scale"
+    )
     step: Number | None = Field(default=None, gt=0, description="of `range`: only these distances from its low end")
 
     @model_validator(mode="before")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from ml_platform.core.spec.base import Described, Duration, ImportPath, Name, Quantity, Spec
+from ml_platform.core.spec.base import PAIR, Described, Duration, ImportPath, Name, Quantity, Spec
 from ml_platform.core.spec.resources import PodSpec
 from ml_platform.core.values import FLOATS, INTEGERS, ColumnType, Value, of_json, of_text
 
@@ -101,7 +101,9 @@ class RowCountSpec(Spec):
     min: int = Field(default=1, ge=0, description="the fewest rows of a day")
     max: int | None = Field(default=None, ge=1, description="the most rows of a day")
     recent_days: int = Field(default=14, ge=0, description="the days before that make the norm; 0: there is none")
-    within: tuple[float, float] = Field(default=(0.33, 3.0), description="of the median of the recent days")
+    within: Annotated[tuple[float, float], PAIR] = Field(
+        default=(0.33, 3.0), description="of the median of the recent days"
+    )
 
 
 class ReferenceSpec(Spec):
