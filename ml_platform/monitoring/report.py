@@ -194,12 +194,15 @@ def _labels(spec: ModelSpec, reference: Scored, mature: Scored) -> list[ShareCha
     }
     there = {name: (int((now == one).sum()), len(now)) for name, one in classes.items()}
     found = share_changes(known, there, limits.false_discovery_rate, 0.0, limits.min_rows)
-    return [
-        replace(one, outcome="ok")
-        if one.before and one.now is not None and one.before / factor <= one.now <= one.before * factor
-        else one
-        for one in found
-    ]
+    return [_usually_as_frequent(one, factor) for one in found]
+
+
+def _usually_as_frequent(one: ShareChange, factor: float) -> ShareChange:
+    if one.before is None or one.now is None:
+        return one
+    low, high = one.before / factor, one.before * factor
+    words = f"{one.now:.2%} of the rows, {one.before:.2%} in the reference (between {low:.2%} and {high:.2%} is normal)"
+    return replace(one, outcome="ok" if low <= one.now <= high else one.outcome, words=words)
 
 
 def _limits(spec: ModelSpec) -> Limits:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -168,7 +169,7 @@ def test_day_is_watched_once_it_is_scored_whatever_labels_do(catalog: Catalog, s
     asset = monitoring_asset(spec, catalog)
     scored, labels = asset_key(keys.predictions(MODEL)), asset_key(keys.raw("fraud_labels"))
     parents = [dg.AssetSpec(key, partitions_def=daily(FIRST)) for key in (scored, labels)]
-    resources: dict[str, object] = dict.fromkeys(("lake", "engine", "registry"), object())
+    resources: dict[str, Any] = dict.fromkeys(("lake", "engine", "registry"), object())
     definitions = dg.Definitions(assets=[*parents, asset], resources=resources)
     with dg.instance_for_test(overrides=NO_LOGS) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization(scored, partition=LAST.isoformat()))

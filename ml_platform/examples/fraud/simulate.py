@@ -155,7 +155,7 @@ def _whole(expected: float, rng: np.random.Generator) -> int:
 Drift = Literal["amounts", "unit", "labels"]
 DRIFTS: tuple[Drift, ...] = get_args(Drift)
 _FACTORS = {"amounts": 2.0, "unit": 0.01}
-FRAUD_TIMES = 8.0  # likelier that a row is a fraud
+FRAUD_TIMES = 8  # as many frauds
 
 
 def drifted(table: pa.Table, kind: Drift, since: date, seed: int) -> pa.Table:
@@ -164,14 +164,15 @@ def drifted(table: pa.Table, kind: Drift, since: date, seed: int) -> pa.Table:
     if kind != "labels":
         amount = table["tx_amount"].to_numpy()
         return _with(table, "tx_amount", np.where(changed, np.round(amount * _FACTORS[kind], 2), amount))
-    # Label shift: another share of frauds, and each kind of row looks as it did. Rows are drawn from those of their day.
-    days = table["tx_datetime"].to_numpy().astype("datetime64[D]")
-    weight = np.where(table["tx_fraud"].to_numpy() == 1, FRAUD_TIMES, 1.0)
+    # Label shift: another share of frauds, and each kind of row looks as it did. Frauds of a day take the place of others.
+    days, fraud = table["tx_datetime"].to_numpy().astype("datetime64[D]"), table["tx_fraud"].to_numpy() == 1
     drawn = np.arange(len(days))
     for day in np.unique(days[changed]):
-        of_day = np.flatnonzero(days == day)
-        share = weight[of_day] / weight[of_day].sum()
-        drawn[of_day] = np.random.default_rng([seed, 4, int(day.astype(int))]).choice(of_day, len(of_day), p=share)
+        rng = np.random.default_rng([seed, 4, int(day.astype(int))])
+        frauds, others = np.flatnonzero((days == day) & fraud), np.flatnonzero((days == day) & ~fraud)
+        count = min((FRAUD_TIMES - 1) * len(frauds), len(others))
+        if count:
+            drawn[rng.choice(others, count, replace=False)] = rng.choice(frauds, count)
     for name in ("customer_id", "terminal_id", "tx_amount", "tx_fraud", "tx_fraud_scenario"):
         table = _with(table, name, table[name].to_numpy()[drawn])
     return table
