@@ -292,7 +292,7 @@ def test_apply_asks_and_takes_no_for_an_answer(three_days: Lake) -> None:
 
 def test_apply_removes_what_the_plan_said(three_days: Lake) -> None:
     lost = f"{three_days.root}/{RAW}/date=2018-04-03/part-lost.parquet"
-    three_days._put(lost, b"12345")
+    three_days.write_file(lost, b"12345")
     output = said("retention", "apply", "--yes")
     assert "removed 2 partitions and 0 leftover files" in output, "the file is younger than a day"
     assert "Dagster goes on showing them as materialized" in output

@@ -9,8 +9,9 @@ import dagster as dg
 from pydantic import BaseModel
 
 from ml_platform.core.catalog import Catalog, catalog_at
+from ml_platform.core.days import ONE_DAY
 from ml_platform.core.settings import load_settings
-from ml_platform.core.spec import ModelSpec, PodSpec, ResourcesSpec, seconds
+from ml_platform.core.spec import Duration, ModelSpec, PodSpec, ResourcesSpec, duration, seconds
 from ml_platform.resources.cluster import pool, step_tags
 
 # Trouble with the outside passes: S3, MLflow, the model server. Broken data does not, and raises without retry.
@@ -99,6 +100,14 @@ def model_attributes(spec: ModelSpec, catalog: Catalog, stage: str, *kinds: str)
         "tags": {"stage": stage},
         "owners": list(spec.owners),
     }
+
+
+def badge(deadline: Duration | None) -> dict[str, Any]:
+    """Dagster's own mark of a daily asset with a deadline: an argument of `@dg.asset`. It goes by the last materialization
+    alone, so that alerts do not rest on it."""
+    if deadline is None:
+        return {}
+    return {"freshness_policy": dg.FreshnessPolicy.time_window(fail_window=ONE_DAY + duration(deadline))}
 
 
 def pod(resources: PodSpec | None, catalog: Catalog) -> dict[str, Any]:

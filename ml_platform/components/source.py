@@ -16,6 +16,7 @@ from ml_platform.components.graph import (
     RETRIES,
     SpecComponent,
     asset_key,
+    badge,
     daily,
     days_back,
     dependency,
@@ -77,6 +78,7 @@ def raw_attributes(spec: SourceSpec, catalog: Catalog, checks: Iterable[str]) ->
         "group_name": spec.name.split("/")[0],
         "tags": {"stage": "raw"},
         "owners": list(spec.owners),
+        **badge(spec.deadline),
         **pod(spec.resources, catalog),
     }
 

@@ -15,7 +15,6 @@ from ml_platform.monitoring.alerts import Alert
 from ml_platform.monitoring.expected import Expected, belongings, expected, explained_by
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.online_store import OnlineStore
-from ml_platform.resources.quarantine import days_in_quarantine
 from ml_platform.resources.registry import Registry
 from ml_platform.resources.verdict import verdict
 from ml_platform.rollout.state import Rollout
@@ -85,7 +84,7 @@ class Watch:
         """Sources of which too many days wait for a decision."""
 
         def ask(feed: str) -> Alert | None:
-            days = [found.day for found in days_in_quarantine(self.lake, feed)]
+            days = self.lake.days(keys.quarantine(feed))
             if len(days) <= limit:
                 return None
             return Alert(

@@ -21,12 +21,14 @@ from dagster_shared.error import SerializableErrorInfo
 
 from ml_platform.components.alerts import SENSOR, alert_sensor
 from ml_platform.components.graph import asset_key, daily
+from ml_platform.components.source import raw_asset
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, load_catalog
 from ml_platform.core.errors import LakeError, RegistryError
 from ml_platform.core.project import EXAMPLE, find_project
 from ml_platform.core.settings import Settings
-from ml_platform.core.spec import AlertsSpec, RolloutSpec
+from ml_platform.core.spec import AlertsSpec, GateSpec, RolloutSpec
+from ml_platform.evaluation.report import Report
 from ml_platform.monitoring.alerts import Alert
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.alert_book import AlertBook
@@ -280,6 +282,42 @@ def test_quarantine_and_gates_are_looked_at_by_turns(world: World) -> None:
     asked = [Watch(catalog, world.lake, world.now, turn).quarantined(3).unseen for turn in range(4)]
     assert [len(unseen) for unseen in asked] == [25, 25, 40, 25]
     assert not asked[0] & asked[1] & asked[2], "everything has its turn"
+
+
+def test_days_that_wait_in_quarantine_are_told_beyond_the_limit(world: World) -> None:
+    said = list[str]()
+    for day in range(4):
+        world.lake.write_files(keys.quarantine("transactions"), FIRST_DAY + timedelta(days=day), {"a": b"x"}, [])
+        said = world.tick()
+        assert bool(said) is (day == 3)
+    assert said == ["warning: quarantine growing: transactions/raw [4 partitions, 2018-04-01 to 2018-04-04]"]
+    assert "next: ml-platform quarantine list --source transactions" in world.text
+
+
+def test_newest_evaluation_that_does_not_pass_is_told_with_value_and_limit(world: World) -> None:
+    def evaluated(day: date, value: float) -> None:
+        report = Report(MODEL, day.isoformat(), "digest", 1_000, (900, 100), int(value < 0.5), 1.0, {}, None)
+        world.lake.write_files(keys.evaluation(MODEL), day, {"report.json": report.to_json()}, [])
+
+    gates = (GateSpec(check="no_null_predictions"),)
+    model = world.catalog.models[MODEL].model_copy(update={"gates": gates})
+    world.catalog = replace(world.catalog, models={MODEL: model})
+    assert world.tick() == []
+    evaluated(date(2018, 5, 1), 0.4)
+    assert world.tick() == [f"warning: gate rejected: {MODEL}/evaluation [2018-05-01]"]
+    assert "no_null_predictions: " in world.text
+    assert f"see http://dagster/assets/{MODEL}/evaluation?partition=2018-05-01" in world.text
+    evaluated(date(2018, 5, 8), 0.9)
+    world.tick()
+    assert world.tick(90) == [f"over: gate rejected: {MODEL}/evaluation [2018-05-01]"]
+
+
+def test_deadline_is_a_badge_too(catalog: Catalog) -> None:
+    source = catalog.sources["transactions"]
+    with_deadline = source.model_copy(update={"deadline": "6h"})
+    (bare,), (spec,) = raw_asset(source, catalog).specs, raw_asset(with_deadline, catalog).specs
+    assert bare.freshness_policy is None
+    assert spec.freshness_policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=30))
 
 
 def test_online_store_that_stays_behind_is_told(world: World) -> None:

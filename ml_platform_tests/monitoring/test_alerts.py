@@ -127,6 +127,22 @@ def test_source_that_is_late_explains_what_follows_from_it() -> None:
     assert {*world.rest()} == {"over: data late: transactions/raw", "critical: data late: features/cards"}
 
 
+def test_two_that_follow_from_each_other_do_not_wait_for_each_other() -> None:
+    world = World()
+    world.wrong = [Alert("data_late", one, f"{one} is late", follows_from=("ab", "cd")) for one in ("ab", "cd")]
+    assert len(world.tick()) == 2
+
+
+def test_what_has_ended_while_the_channel_was_away_is_told_as_over_alone() -> None:
+    world = World()
+    world.broken, world.wrong = {"mail"}, [LATE]
+    world.tick()
+    world.broken, world.wrong = set(), []
+    assert world.tick() == [], "whether it is over is not known yet"
+    assert world.tick(SETTLED) == ["over: data late: transactions/raw"]
+    assert world.rest() == []
+
+
 def test_patience_begins_anew_when_the_explanation_is_gone() -> None:
     world = World()
     world.wrong = [Alert(**{**VIEW.__dict__, "patience": 600.0}), LATE]

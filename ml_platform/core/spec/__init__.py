@@ -2,7 +2,7 @@
 
 from ml_platform.core.spec.alerts import AlertKind, AlertsSpec, ChannelSpec, RouteSpec, Severity
 from ml_platform.core.spec.automation import AutomationSpec
-from ml_platform.core.spec.base import bytes_of, duration, seconds
+from ml_platform.core.spec.base import Duration, bytes_of, duration, seconds
 from ml_platform.core.spec.cluster import ClusterSpec
 from ml_platform.core.spec.feature_view import FeatureSpec, FeatureViewSpec, OnlineStoreSpec, ViewInputSpec
 from ml_platform.core.spec.gates import GateSpec
@@ -42,6 +42,7 @@ __all__ = [
     "ChannelSpec",
     "ClusterSpec",
     "ColumnSpec",
+    "Duration",
     "FeatureSpec",
     "FeatureViewSpec",
     "GateSpec",
