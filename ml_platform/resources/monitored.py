@@ -2,7 +2,7 @@
 # The stubs of Ibis and PyArrow know fewer methods than the libraries have.
 """The rows behind a day of monitoring, from what the lake holds: the day's, those before it, and those whose labels are known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import cache
 
@@ -124,9 +124,3 @@ def _scores(column: pa.ChunkedArray) -> np.ndarray:
 def _ordinals(times: np.ndarray) -> np.ndarray:
     """The date of each time, as Python's ordinal: int [rows]."""
     return times.astype("datetime64[D]").astype(np.int64) + date(1970, 1, 1).toordinal()
-
-
-def newest_reports(lake: Lake, model: str, since: date) -> Mapping[date, bytes]:
-    """The reports of days from then on, by day."""
-    key = keys.monitoring(model)
-    return {day: lake.read_files(key, day)[REPORT] for day in lake.days(key) if day >= since}

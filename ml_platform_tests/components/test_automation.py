@@ -49,6 +49,34 @@ def test_model_that_waits_does_not_keep_another_from_training(
     assert ticked.skip_reason is None
 
 
+def test_alarms_of_many_models_on_one_source_train_none_and_say_so(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fraud = catalog.models["fraud_detection"]
+    models = {name: fraud.model_copy(update={"name": name}) for name in ("a", "b", "c", "d", "by_cadence")}
+
+    def request(spec: ModelSpec, *_: object) -> dg.RunRequest:
+        trigger = "cadence" if spec.name == "by_cadence" else "drift"
+        return dg.RunRequest(spec.name, tags={automation.MODEL: spec.name, automation.TRIGGER: trigger})
+
+    monkeypatch.setattr(automation, "training_request", request)
+
+    def ticked(names: str) -> dg.SensorResult:
+        some = Catalog(catalog.sources, catalog.views, {name: models[name] for name in names.split()})
+        sensor = automation.retrain_sensor(some, AutomationSpec())
+        with (
+            dg.instance_for_test(overrides=NO_LOGS) as instance,
+            dg.build_sensor_context(instance=instance, resources={"lake": None}) as context,
+        ):
+            result = sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return result
+
+    assert [one.run_key for one in ticked("a b c d by_cadence").run_requests or ()] == ["by_cadence"]
+    assert [one.run_key for one in ticked("a b c by_cadence").run_requests or ()] == ["a", "b", "c", "by_cadence"]
+    assert "4 models on transactions at once" in str(ticked("a b c d").skip_reason)
+
+
 def test_unreadable_ledger_of_one_day_keeps_no_other_day_waiting(s3_port: int, environment: Settings) -> None:
     store, lake = ObjectStore.at(environment), Lake.at(environment)
     store.ensure_bucket()
