@@ -107,16 +107,6 @@ def test_step_whose_pod_is_killed_is_tried_again_and_its_log_is_in_s3_while_it_r
     assert said(cluster, training, "going on from the checkpoint in epoch"), cluster.story(training)
 
 
-def test_release_is_rolled_out_under_a_training_and_taken_back(cluster: Cluster, training: str) -> None:
-    """Code location, daemon, webserver, MLflow and server are replaced; the run began with the release before, and ends with it."""
-    image = cluster.running_pod(training, STEP).spec.containers[0].image
-    assert cluster.deploy(NEXT).wait() == 0
-    assert_succeeds(cluster, training)
-    assert {pod.spec.containers[0].image for pod in cluster.pods({"dagster/run-id": training})} == {image}
-    assert cluster.deploy(TAG).wait() == 0
-    cluster.eventually(lambda: answers(f"{cluster.urls['model-server']}/ready"), 120, "the server")
-
-
 @pytest.fixture
 def node(cluster: Cluster) -> Iterator[str]:
     """The first node, which comes out of this as it was."""
@@ -219,3 +209,13 @@ def test_cancelled_run_leaves_no_pod(cluster: Cluster, of_two_pods: tuple[str, l
         ),
         120,
     )
+
+
+def test_release_is_rolled_out_under_a_training_and_taken_back(cluster: Cluster, training: str) -> None:
+    """Code location, daemon, webserver, MLflow and server are replaced; the run began with the release before, and ends with it."""
+    image = cluster.running_pod(training, STEP).spec.containers[0].image
+    assert cluster.deploy(NEXT).wait() == 0
+    assert_succeeds(cluster, training)
+    assert {pod.spec.containers[0].image for pod in cluster.pods({"dagster/run-id": training})} == {image}
+    assert cluster.deploy(TAG).wait() == 0
+    cluster.eventually(lambda: answers(f"{cluster.urls['model-server']}/ready"), 120, "the server")

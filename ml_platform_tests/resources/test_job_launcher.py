@@ -18,6 +18,7 @@ from ml_platform.core.errors import Interrupted, SpecError, TrainingError, Workl
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import CandidateSpec
 from ml_platform.resources import job_launcher, training_pods
+from ml_platform.resources import namespace as namespaces
 from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.job_launcher import JobLauncher
 from ml_platform.resources.lake import Lake
@@ -337,7 +338,7 @@ def test_api_that_is_away_meanwhile_does_not_stop_a_training(world: World) -> No
 
 
 def test_api_that_stays_away_fails_the_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_launcher, "OUTAGE", 1.0)
+    monkeypatch.setattr(namespaces, "OUTAGE", 1.0)
     world.double.is_down = True
     with pytest.raises(WorkloadError, match="the Kubernetes API does not answer"):
         world.fit(world.launcher())

@@ -365,6 +365,7 @@ from ml_platform.resources import prediction_log
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_log import PredictionLog
 from ml_platform.resources.prediction_rows import Prediction
+from ml_platform.resources.storage import Storage
 
 prediction_log.WRITE_EVERY = 0.1
 now = lambda: datetime.now(UTC)

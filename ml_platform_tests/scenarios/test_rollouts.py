@@ -141,7 +141,7 @@ def test_bad_canary_is_rolled_back(world: World, catalog: Catalog) -> None:
     eventually(lambda: world.served() == ("1", "2"), 60)
     answered = world.ask(600)
     assert 140 < answered.count("2") < 220
-    eventually(lambda: world.tick().phase == "aborted", 90)
+    eventually(lambda: world.tick().phase == "aborted", 300)
     assert "PSI of the scores" in world.tick().last.reason
     eventually(lambda: world.served() == ("1", None), 60)
     assert set(world.ask(50)) == {"1"}
