@@ -181,9 +181,11 @@ def _parsed(stretch: Stretch, names: Sequence[str], columns: Sequence[str]) -> B
 
     if stretch.records == len(malformed):
         return Batch(text_schema(columns).empty_table(), stretch.records, malformed)
+    # Arrow takes an empty field that the file ends with for one in quotes if a field before it was.
+    content = stretch.content if stretch.content.endswith((b"\n", b"\r")) else stretch.content + b"\n"
     rows = pacsv.read_csv(
-        pa.BufferReader(stretch.content),
-        read_options=pacsv.ReadOptions(column_names=list(names), block_size=len(stretch.content) + 1),
+        pa.BufferReader(content),
+        read_options=pacsv.ReadOptions(column_names=list(names), block_size=len(content) + 1),
         parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=invalid),
         convert_options=pacsv.ConvertOptions(
             include_columns=list(columns),

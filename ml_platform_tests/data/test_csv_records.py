@@ -236,3 +236,7 @@ def test_what_a_writer_writes_is_read_back(
     if not problems:
         empty = "" if quoting == csv.QUOTE_ALL else None
         assert rows == [[value or empty for value in record] for record in table]
+
+
+def test_empty_field_that_the_file_ends_with_is_missing_whatever_was_quoted_before_it() -> None:
+    assert read(b'x,y\n"",') == read(b'x,y\n"",\n') == ([["", None]], 1, [])
