@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from ml_platform.cli import app, backfill
+from ml_platform.cli import world as cli_world
 from ml_platform.components.source import ingest_day
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
-from ml_platform.core.errors import PlatformError, RegistryError, StackError
+from ml_platform.core.errors import PlatformError, RegistryError, SpecError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.core.spec import PolicySpec, SourceSpec
 from ml_platform.resources.dagster_api import Backfill, Run
@@ -310,6 +312,18 @@ def test_nothing_is_removed_while_the_registry_cannot_be_asked(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     done = run("retention", "apply", "--yes")
     assert isinstance(done.exception, RegistryError)
+    assert len(three_days.days(RAW)) == 3
+
+
+def test_nothing_is_removed_while_a_file_is_broken(three_days: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file would have needed is not known."""
+    _, whole, _ = cli_world.world()
+    mistake = SpecError("defs/models/units/defs.yaml:3", "there is no field `gate`", "did you mean `gates`?")
+    broken = replace(whole, broken={Path("defs/models/units/defs.yaml"): mistake})
+    monkeypatch.setattr(cli_world, "catalog_at", lambda settings: broken)
+    assert "remove: 2 partitions, " in said("retention", "plan")
+    done = run("retention", "apply", "--yes")
+    assert done.exception is mistake
     assert len(three_days.days(RAW)) == 3
 
 

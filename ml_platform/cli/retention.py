@@ -31,8 +31,9 @@ def plan() -> None:
 
 @app.command()
 def apply(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
-    """Remove what the plan says."""
+    """Remove what the plan says; nothing, while a file has mistakes."""
     settings, catalog, lake = world()
+    catalog.require_whole()
     registry = Registry.at(settings)
     shown, leftovers = retention.plan(lake, catalog, registry), _leftovers(lake, catalog)
     _show(shown, leftovers)
