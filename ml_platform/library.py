@@ -12,7 +12,7 @@ import pyarrow as pa
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog, catalog_at
 from ml_platform.core.days import ONE_DAY, day_range
-from ml_platform.core.errors import BundleError, FeatureError, LakeError, RegistryError
+from ml_platform.core.errors import BundleError, FeatureError, LakeError
 from ml_platform.core.mistakes import nearest
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.core.spec import FeatureViewSpec, SourceSpec
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Day = date | str
-Rows = "pd.DataFrame | pa.Table"
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,7 @@ class Reader:
         Raises:
             LakeError: if one of the days is not there.
         """
-        there = self.days(table)
-        if not there:
-            raise LakeError(
-                table, f"has no partition in {self.settings.lake_url}", "ml-platform status shows what there is"
-            )
-        return self.lake.read_table(table, _chosen(days, there)).to_pandas()
+        return self.lake.read_table(table, _chosen(days, self._there(table))).to_pandas()
 
     def features(self, view: str, day: Day | None = None) -> "pd.DataFrame":
         """A view's rows of a day; default: the newest."""
@@ -86,14 +80,7 @@ class Reader:
         """
         model, _, wanted = name.partition("@")
         registry = Registry.at(self.settings)
-        held = registry.aliases(model)
-        version: Version | None = getattr(held, wanted or "champion", None)
-        if version is None and wanted.isdigit():
-            version = registry.find(model, wanted)
-        if version is None:
-            raise RegistryError(
-                model, f"has no {wanted or 'champion'}", f"ml-platform versions {model} shows what there is"
-            )
+        version = registry.named(model, wanted)
         return LoadedModel(version, bundle.unpack(registry.download(version), version.label, self.catalog.plugins))
 
     def compute(self, view: str, day: Day, tables: "Mapping[str, pd.DataFrame | pa.Table]") -> "pd.DataFrame":
@@ -109,12 +96,15 @@ class Reader:
         return _compute(self.catalog.views[view], self.catalog.sources, _day(day), tables)
 
     def _partition(self, key: str, day: Day | None) -> "pd.DataFrame":
-        there = self.days(key)
+        newest = self._there(key)[-1]
+        return self.lake.read_table(key, [_day(day) if day else newest]).to_pandas()
+
+    def _there(self, table: str) -> list[date]:
+        there = self.days(table)
         if not there:
-            raise LakeError(
-                key, f"has no partition in {self.settings.lake_url}", "ml-platform status shows what there is"
-            )
-        return self.lake.read_table(key, [_day(day) if day else there[-1]]).to_pandas()
+            problem = f"has no partition in {self.settings.lake_url}"
+            raise LakeError(table, problem, "ml-platform status shows what there is")
+        return there
 
 
 @dataclass(frozen=True)

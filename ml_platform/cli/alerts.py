@@ -12,7 +12,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from ml_platform.cli.tables import print_table
+from ml_platform.cli.tables import Json, print_table
 from ml_platform.cli.world import world
 from ml_platform.core.catalog import survey_at
 from ml_platform.core.errors import SettingsError
@@ -25,7 +25,6 @@ from ml_platform.resources.alert_book import WRITERS, AlertBook
 from ml_platform.resources.notify import Notifier
 
 app = typer.Typer(no_args_is_help=True, help="What is wrong, who was told of it, and silences.")
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
 
 
 @app.command(name="list")

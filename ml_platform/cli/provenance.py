@@ -5,17 +5,15 @@ from datetime import date
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.tree import Tree
 
+from ml_platform.cli.tables import Json, print_table
 from ml_platform.cli.world import world
-from ml_platform.core.errors import LakeError, RegistryError
-from ml_platform.registry.versions import Version
+from ml_platform.core.errors import LakeError
 from ml_platform.resources import provenance
 from ml_platform.resources.provenance import Link
 from ml_platform.resources.registry import Registry
 
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
 SHOWN = 8  # partitions of one table in the tree
 
 
@@ -29,7 +27,7 @@ def explain(
     name, _, wanted = model.partition("@")
     registry = Registry.at(settings)
     row = provenance.answered(lake, name, prediction) if prediction else {}
-    version = _version(registry, name, str(row.get("version", "")) or wanted)
+    version = registry.named(name, str(row.get("version", "")) or wanted)
     link = provenance.explain(lake, registry, version)
     objects = sorted(link.objects(), key=lambda one: one.name)
     if as_json:
@@ -38,7 +36,7 @@ def explain(
     for column, value in row.items():
         print(f"{column}: {value}")
     print(f"{version.label}, bundle {version.digest}, trained as of {version.training_date}")
-    Console(width=None if _is_terminal() else 1_000).print(_tree(link))
+    print_table(_tree(link))
     print(
         f"{len(objects):,} landed objects, from {objects[0].name} to {objects[-1].name}"
         if objects
@@ -75,17 +73,6 @@ def recall(
         print("what puts it right:")
         for command in found.commands:
             print(f"  {command}")
-
-
-def _version(registry: Registry, model: str, wanted: str) -> Version:
-    held = registry.aliases(model)
-    version: Version | None = getattr(held, wanted or "champion", None) if not wanted.isdigit() else None
-    version = version or (registry.find(model, wanted) if wanted else None)
-    if version is None:
-        raise RegistryError(
-            model, f"has no {wanted or 'champion'}", f"ml-platform versions {model} shows what there is"
-        )
-    return version
 
 
 def _tree(link: Link) -> Tree:
@@ -129,7 +116,3 @@ def _is_day(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_terminal() -> bool:
-    return Console().is_terminal

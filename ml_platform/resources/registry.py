@@ -114,6 +114,18 @@ class Registry:
                     return None
                 raise
 
+    def named(self, model: str, wanted: str = "") -> Version:
+        """The version that holds an alias, or has a number; default: the champion.
+
+        Raises:
+            RegistryError: if there is no such model, alias or version.
+        """
+        name = wanted or "champion"
+        version: Version | None = getattr(self.aliases(model), name) if name in ALIASES else self.find(model, name)
+        if version is None:
+            raise RegistryError(model, f"has no {name}", f"ml-platform versions {model} shows what there is")
+        return version
+
     def models(self) -> list[str]:
         """The names of all registered models."""
         with self._translated("registry"):

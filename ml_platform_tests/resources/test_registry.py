@@ -59,6 +59,18 @@ def test_same_bundle_is_the_same_version(registry: Registry, model: str, catalog
     assert second.number == "2"
 
 
+def test_version_is_named_by_alias_or_number_and_by_nothing_else(
+    registry: Registry, model: str, catalog: Catalog
+) -> None:
+    version = registry.register(model, make_bundle(catalog), run_id(registry), {})
+    assert registry.named(model, "candidate") == registry.named(model, "1") == version
+    for wanted, said in (("", "champion"), ("previous", "previous"), ("2", "2"), ("promoted", "promoted")):
+        with pytest.raises(RegistryError, match=f"{model}: has no {said}"):
+            registry.named(model, wanted)
+    with pytest.raises(RegistryError, match="nobody: has no 1"):
+        registry.named("nobody", "1")
+
+
 def test_registered_version_is_the_candidate_with_card_lineage_and_plots(
     registry: Registry, model: str, catalog: Catalog
 ) -> None:
