@@ -210,6 +210,7 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
                 return isinstance(error, WorkloadError | LakeError) and not is_last_try(context, spec.resources)
 
             result, trained = train(found, catalog, day, lake, run_id, progress, stop.asked, fit, may_pass)
+            progress.figures.finish()
             leaderboard = trained.leaderboard
             for entry in leaderboard:
                 if entry.note:
@@ -221,7 +222,8 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
             if curves := learning_curves(progress.history, f"{spec.name} as of {day}"):
                 log_files(mlflow, {"learning_curves.png": curves}, "plots")
                 context.add_asset_metadata({"learning_curves": png_metadata(curves)})
-            return result
+        forget(spec, day, lake)
+        return result
 
     return candidate  # type: ignore[return-value]  # the overload is lost behind **common
 
@@ -248,9 +250,6 @@ def train(
     may_pass: Callable[[Exception], bool] = lambda error: False,
 ) -> tuple[dg.MaterializeResult, Trained]:
     training_set = lake.require(keys.training_set(spec.name), day)
-    checkpoints = {
-        n: LakeCheckpoints(lake, keys.checkpoint(spec.name, n), day) for n in range(1, len(spec.candidates) + 1)
-    }
     trained = train_candidate(
         spec,
         day,
@@ -261,7 +260,9 @@ def train(
         training_set.content_hash,
         [asdict(one) for one in training_set.inputs],
         on_epoch,
-        checkpoints.__getitem__,  # a step that is tried again goes on from there
+        lambda position: LakeCheckpoints(
+            lake, keys.checkpoint(spec.name, position), day
+        ),  # the next try goes on from there
         interrupted,
         fit,
         described=json.loads(training_set.tags.get(DESCRIBED, "{}")),
@@ -272,9 +273,6 @@ def train(
     if spec.searched:
         inputs.append(lake.require(keys.trials(spec.name), day).as_input(keys.trials(spec.name), day))
     manifest = lake.write_files(keys.candidate(spec.name), day, files, inputs, {"mlflow_run_id": mlflow_run})
-    for position, one in checkpoints.items():
-        one.clear()
-        clear_job(lake, spec.name, day, position)
     metrics = json.loads(files[bundle.METRICS])
     result = dg.MaterializeResult(
         metadata={
@@ -286,6 +284,13 @@ def train(
         }
     )
     return result, trained
+
+
+def forget(spec: ModelSpec, day: date, lake: Lake) -> None:
+    """Remove what another try of a training would have gone on from."""
+    for position in range(1, len(spec.candidates) + 1):
+        LakeCheckpoints(lake, keys.checkpoint(spec.name, position), day).clear()
+        clear_job(lake, spec.name, day, position)
 
 
 def _row(entry: Entry, spec: ModelSpec) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_platform.components.tracking import Figures
 from ml_platform.training.curves import EPOCHS, Pace
 
 TOLD_EVERY = 5.0  # seconds between observations: each is an event that Dagster keeps
@@ -18,7 +19,10 @@ class Progress:
         self, context: dg.AssetExecutionContext, mlflow: Any, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.history: dict[str, list[tuple[int, float]]] = {}
-        self._context, self._mlflow, self._clock = context, mlflow, clock
+        self._context, self._clock = context, clock
+        self.figures = Figures(
+            lambda epoch, figures, at: mlflow.log_metrics(figures, step=epoch, timestamp=at), context.log
+        )
         self._paces: dict[str, Pace] = {}
         self._told = -TOLD_EVERY
 
@@ -27,7 +31,7 @@ class Progress:
         name = next((name for name in figures if name.endswith(EPOCHS)), EPOCHS)
         epochs = figures.get(name)
         measured = {name: value for name, value in figures.items() if not name.endswith(EPOCHS)}
-        self._mlflow.log_metrics(measured, step=epoch)
+        self.figures(epoch, measured)
         for one, value in measured.items():
             self.history.setdefault(one, []).append((epoch, value))
         left = self._paces.setdefault(name, Pace()).seconds_left(now, epoch, epochs)

@@ -6,10 +6,12 @@
 | the run of a failed step ends as FINISHED: it unregisters `mlflow.end_run`, and MLflow registers another function at exit | the step ends it, with what became of it |
 | importing it imports MLflow and pandas | it is imported once a step tracks |
 | steps that open an empty SQLite store at once create its tables twice | they do it one after the other |
+| a server that is being replaced fails whatever trains | what trains tells it later; what begins or ends waits two minutes |
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +23,7 @@ from dagster._core.events import EngineEventData
 
 from ml_platform.core.digest import of_bytes
 from ml_platform.core.errors import Interrupted
-from ml_platform.resources.mlflow_client import prepare_mlflow
+from ml_platform.resources.mlflow_client import SOON, TWO_MINUTES, patience, prepare_mlflow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,22 +59,27 @@ class Tracking:
         from dagster_mlflow.resources import MlFlow  # it imports MLflow and pandas
 
         prepare_mlflow()
-        with _alone(self.tracking_uri):
-            run_id = self._run_id(experiment)
-        config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri, "mlflow_run_id": run_id}
-        named = SimpleNamespace(job_name=self._run_name(experiment))
-        mlflow: Any = MlFlow(
-            SimpleNamespace(log=self.log, dagster_run=named, run_id=self.run.run_id, resource_config=config)
-        )
-        try:
-            with system_metrics(run_id, self.tracking_uri, self.log):
+        with patience(TWO_MINUTES):
+            with _alone(self.tracking_uri):
+                run_id = self._run_id(experiment)
+            config = {"experiment_name": experiment, "mlflow_tracking_uri": self.tracking_uri, "mlflow_run_id": run_id}
+            named = SimpleNamespace(job_name=self._run_name(experiment))
+            mlflow: Any = MlFlow(
+                SimpleNamespace(log=self.log, dagster_run=named, run_id=self.run.run_id, resource_config=config)
+            )
+            with self._ended_as_the_step(mlflow), system_metrics(run_id, self.tracking_uri, self.log):
                 yield mlflow
+
+    @contextmanager
+    def _ended_as_the_step(self, mlflow: Any) -> Iterator[None]:
+        try:
+            yield
         except (Interrupted, KeyboardInterrupt, DagsterExecutionInterruptedError):
-            with outlived(self.log):
+            with patience(SOON), outlived(self.log):  # whoever asked to stop does not wait for long
                 mlflow.end_run("KILLED")
             raise
         except BaseException:
-            with outlived(self.log):
+            with patience(SOON), outlived(self.log):
                 mlflow.end_run("FAILED")
             raise
         mlflow.end_run("FINISHED")
@@ -173,6 +180,28 @@ def outlived(log: dg.DagsterLogManager) -> Iterator[None]:
         yield
     except MlflowException as error:
         log.warning(f"MLflow was not told: {error}")
+
+
+class Figures:
+    """The figures of epochs, on their way to MLflow: while it is away the work goes on, and it is told later.
+
+    `tell` gets epoch, figures by name, and when they were measured in milliseconds.
+    """
+
+    def __init__(self, tell: Callable[[int, Mapping[str, float], int], None], log: dg.DagsterLogManager) -> None:
+        self._tell, self._log = tell, log
+        self._untold: list[tuple[int, Mapping[str, float], int]] = []
+
+    def __call__(self, epoch: int, figures: Mapping[str, float]) -> None:
+        self._untold.append((epoch, figures, int(time.time() * 1_000)))
+        with patience(SOON), outlived(self._log):
+            self.finish()
+
+    def finish(self) -> None:
+        """Tell what is untold; MLflow's error if it is still away."""
+        while self._untold:
+            self._tell(*self._untold[0])
+            del self._untold[0]
 
 
 def log_files(mlflow: Any, files: Mapping[str, bytes], folder: str) -> None:

@@ -1,10 +1,8 @@
 """`<model>/trials`: a search, each trial a step of its own (a process, or a pod), for as many as the model file asks for."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import Any
@@ -16,7 +14,7 @@ from ml_platform.components.launching import launcher_of, sized
 from ml_platform.components.reporting import MISTAKES, markdown_table, mistakes_are_final, png_metadata
 from ml_platform.components.resources import Tracking
 from ml_platform.components.stopping import is_last_try, within_limits
-from ml_platform.components.tracking import outlived
+from ml_platform.components.tracking import Figures, outlived
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import Interrupted
@@ -27,7 +25,7 @@ from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
-from ml_platform.resources.mlflow_client import mlflow_client
+from ml_platform.resources.mlflow_client import SOON, TWO_MINUTES, mlflow_client, patience
 from ml_platform.resources.stopping import Stop
 from ml_platform.resources.trials import LakeTrials, conclude, fingerprint
 from ml_platform.training.training_set import LABEL, SPLIT, search_part, split_columns
@@ -151,7 +149,7 @@ def run_trial(
             kept.write(record)  # so that the next try has the same point, and the others know of it
             context.log.info(f"{name}: {json.dumps(point)}")
             after, problem = fit_trial(
-                spec, candidate, record, rows, read_others, nested.log, checkpoints, stop.asked, partial(fit, name)
+                spec, candidate, record, rows, read_others, nested.figures, checkpoints, stop.asked, partial(fit, name)
             )
             if problem and not isinstance(problem, MISTAKES) and not last_try:
                 raise problem
@@ -178,25 +176,26 @@ def prepared_for_search(spec: ModelSpec, catalog: Catalog, day: date, lake: Lake
     return prepare(spec, source, part, catalog.daily_views(spec), catalog.request_views(spec), subject)
 
 
-@dataclass
 class NestedRun:
     """A trial's own MLflow run. Through a client, since MLflow's active run is one for the whole process."""
 
-    client: Any
-    id: str
-    status: str = "FINISHED"
-
-    def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1_000)
-        self.client.log_batch(self.id, [Metric(name, value, now, epoch) for name, value in figures.items()])
+    def __init__(self, client: Any, id: str, log: dg.DagsterLogManager) -> None:
+        self.client = client
+        self.id = id
+        self.figures = Figures(self._log, log)
+        self.status = "FINISHED"
 
     def end(self, record: Record) -> None:
         """Note what became of the trial."""
-        self.log(0, record.metrics)
+        self.figures(0, record.metrics)
+        self.figures.finish()
         self.client.set_tag(self.id, "trial_status", record.status)
         self.status = "FAILED" if record.status == "failed" else "FINISHED"
+
+    def _log(self, epoch: int, figures: Mapping[str, float], at: int) -> None:
+        from mlflow.entities import Metric
+
+        self.client.log_batch(self.id, [Metric(name, value, at, epoch) for name, value in figures.items()])
 
 
 @contextmanager
@@ -206,23 +205,25 @@ def nested_run(tracking: Tracking, experiment: str, record: Record) -> Iterator[
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     client = mlflow_client(tracking.tracking_uri)
-    if record.tracking_run:
-        run = NestedRun(client, record.tracking_run)
-        client.update_run(run.id, "RUNNING")
-    else:
-        found = client.get_experiment_by_name(experiment)
-        assert found, "the first step of the search has made it"
-        parent = _parent(client, found.experiment_id, tracking.run)
-        tags = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
-        run = NestedRun(client, client.create_run(found.experiment_id, None, tags, record.trial).info.run_id)
-        client.log_batch(run.id, params=[Param(name, str(value)) for name, value in record.params.items()])
-    try:
-        yield run
-    except BaseException as error:
-        with outlived(tracking.log):
-            client.set_terminated(run.id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
-        raise
-    client.set_terminated(run.id, run.status)
+    with patience(TWO_MINUTES):
+        if record.tracking_run:
+            run = NestedRun(client, record.tracking_run, tracking.log)
+            client.update_run(run.id, "RUNNING")
+        else:
+            found = client.get_experiment_by_name(experiment)
+            assert found, "the first step of the search has made it"
+            parent = _parent(client, found.experiment_id, tracking.run)
+            tags = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
+            created = client.create_run(found.experiment_id, None, tags, record.trial).info.run_id
+            run = NestedRun(client, created, tracking.log)
+            client.log_batch(run.id, params=[Param(name, str(value)) for name, value in record.params.items()])
+        try:
+            yield run
+        except BaseException as error:
+            with patience(SOON), outlived(tracking.log):
+                client.set_terminated(run.id, "KILLED" if isinstance(error, Interrupted) else "FAILED")
+            raise
+        client.set_terminated(run.id, run.status)
 
 
 def _parent(client: Any, experiment: str, run: dg.DagsterRun) -> str | None:

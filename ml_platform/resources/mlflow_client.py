@@ -2,8 +2,13 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+# Retries of a request, each after twice the time of the one before: given up after 4 s, or after 124 s, in which a server is replaced.
+SOON, TWO_MINUTES = 2, 6
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _HEADERS = "mlflow.tracking.request_header.registry"
 
 
@@ -22,7 +27,7 @@ def prepare_mlflow() -> None:
     token of a pod's service account, with which jobs can be launched, along with every request.
     """
     # MLflow's own defaults keep a caller waiting for minutes when the server is down.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(_RETRIES, str(SOON))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if _HEADERS in sys.modules:
@@ -35,3 +40,18 @@ def prepare_mlflow() -> None:
         import mlflow.tracking.request_header.registry  # noqa: F401  # it loads them, once
     finally:
         plugins._get_entry_points = found
+
+
+@contextmanager
+def patience(retries: int) -> Iterator[None]:
+    """How often a request is tried again meanwhile, unless the environment says it: `SOON` or `TWO_MINUTES`."""
+    before = os.environ.get(_RETRIES)
+    if before in (None, str(SOON), str(TWO_MINUTES)):
+        os.environ[_RETRIES] = str(retries)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_RETRIES, None)
+        else:
+            os.environ[_RETRIES] = before

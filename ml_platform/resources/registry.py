@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -14,27 +13,16 @@ from ml_platform.core.errors import RegistryError
 from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Aliases, Version
-from ml_platform.resources.lease import LEASE_TAG, Lease, lease
+from ml_platform.resources.change import RECORD, Change
+from ml_platform.resources.lease import LEASE_TAG, lease
 from ml_platform.resources.mlflow_client import mlflow_client
-from ml_platform.rollout.standing import (
-    ALIASES,
-    Record,
-    SetAlias,
-    SetTag,
-    Standing,
-    Write,
-    completion,
-    held,
-    numbers,
-    writes,
-)
+from ml_platform.rollout.standing import ALIASES, Record, Standing, completion, held
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
 
 T = TypeVar("T")
 ARTIFACT_PATH = "bundle"
 PLOTS_PATH = "evaluation"
-RECORD = "ml_platform.rollout"  # the tag of a registered model: see rollout/standing.py
 EVENT = "ml_platform.event."  # what tags of versions begin with that say what was done to them
 
 
@@ -186,7 +174,7 @@ class Registry:
         return found
 
     @contextmanager
-    def changing(self, model: str) -> Iterator["Change"]:
+    def changing(self, model: str) -> Iterator[Change]:
         """Look at a model and change it, while nobody else does.
 
         Raises:
@@ -291,39 +279,6 @@ class Registry:
                 f"MLflow at {self.tracking_uri}: {error}",
                 "start it (make dev), or set MLFLOW_TRACKING_URI",
             ) from error
-
-
-@dataclass
-class Change:
-    """A model that nobody else changes now: what holds, and the way to make something else true."""
-
-    registry: Registry
-    model: str
-    lease: Lease
-    standing: Standing
-    actual: dict[str, str]  # the aliases, by number
-    vouched: str | None = None  # see Record
-
-    def to(self, aliases: Aliases, rollout: Rollout | None) -> None:
-        """Make this true. Whenever it dies, all of it holds or nothing."""
-        self.write(writes(self.actual, numbers(aliases), rollout, self.vouched))
-        challenger = self.registry.find(self.model, rollout.version) if rollout and not rollout.is_over else None
-        self.standing = Standing(aliases, rollout, challenger)
-
-    def write(self, planned: Iterable[Write]) -> None:
-        client = self.registry.client
-        for one in list(planned):
-            self.lease.check()
-            match one:
-                case SetTag(record):
-                    self.vouched = record.vouched
-                    client.set_registered_model_tag(self.model, RECORD, record.to_json())
-                case SetAlias(alias, None):
-                    client.delete_registered_model_alias(self.model, alias)
-                    self.actual.pop(alias, None)
-                case SetAlias(alias, str(number)):
-                    client.set_registered_model_alias(self.model, alias, number)
-                    self.actual[alias] = number
 
 
 def _record(model: Any) -> Record:

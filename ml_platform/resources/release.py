@@ -10,11 +10,12 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import DeploymentError
 from ml_platform.core.spec import ModelSpec, RolloutSpec
 from ml_platform.registry.versions import Version
+from ml_platform.resources.change import Change
 from ml_platform.resources.labels import with_labels
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.model_server import ModelServer
 from ml_platform.resources.prediction_log import read
-from ml_platform.resources.registry import Change, Registry
+from ml_platform.resources.registry import Registry
 from ml_platform.resources.verdict import verdict
 from ml_platform.rollout.observations import Observed, observe
 from ml_platform.rollout.plan import Abort, Hold, Promote, Wait, aliases_after, decide, follow, plan_deployment, proven

@@ -47,7 +47,7 @@ _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $p
 _CANCEL = """mutation($id: String!, $policy: TerminateRunPolicy) { terminateRun(runId: $id, terminatePolicy: $policy) { __typename ... on Error { message } } }"""
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 _EVENTS = """query($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection { events {
-    __typename ... on MessageEvent { message stepKey } } } } }"""
+    __typename ... on MessageEvent { message stepKey } ... on ErrorEvent { error { message } } } } } }"""
 # Of the smallest node, 2 CPUs and 6 GiB, what its own pods leave: system pods ask for 850m and some 400 MiB, PostgreSQL for the rest.
 ROOM = {"cpu": "1100m", "memory": "5616Mi"}
 COMPONENT = "app.kubernetes.io/component"
@@ -122,7 +122,8 @@ class Cluster:
 
     def story(self, run: str) -> str:
         """What a run has said, for whoever reads of a test that failed."""
-        return "\n".join(f"{one['__typename']} {one.get('stepKey')}: {one.get('message')}" for one in self.events(run))
+        told = ((one, (one.get("error") or {}).get("message", "")) for one in self.events(run))
+        return "\n".join(f"{one['__typename']} {one.get('stepKey')}: {one.get('message')} {why}" for one, why in told)
 
     # --- pods ---------------------------------------------------------------------------------------------------------
 

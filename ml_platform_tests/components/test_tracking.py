@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import dagster as dg
@@ -22,9 +23,10 @@ from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
 from ml_platform.components.progress import Progress
-from ml_platform.components.tracking import Tracking, claims, log_dataset, log_files
+from ml_platform.components.tracking import Figures, Tracking, claims, log_dataset, log_files
 from ml_platform.core.errors import Interrupted
 from ml_platform_tests.conftest import NO_LOGS
+from ml_platform_tests.proxy import Proxy, proxy
 
 DAGSTER = "http://dagster.test"
 
@@ -264,6 +266,46 @@ def test_two_steps_that_open_a_new_sqlite_store_at_once_fail(
     assert any(process.returncode for process in processes) is fails, outputs
     if fails:
         assert any("OperationalError" in output for output in outputs), outputs  # of what both wanted to make
+
+
+# --- a server that is replaced -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def way(mlflow_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """The way to MLflow, which can be cut. Requests are tried again after 0, 2, 4, 8 s: half of what they wait otherwise."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    with proxy(urlsplit(mlflow_url).port or 0) as running:
+        yield running
+
+
+def test_step_begins_once_a_server_is_back(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, way: Proxy, mlflow_url: str, experiment: str
+) -> None:
+    way.cut(to_client=0)
+    back = threading.Timer(3, way.restore)  # by then a command would have given up
+    back.start()
+    with Tracking(dg.build_op_context().log, run, instance, f"http://127.0.0.1:{way.port}", DAGSTER).step(experiment):
+        assert not back.is_alive()
+    assert [found.info.status for found in runs_of(mlflow_url, experiment)] == ["FINISHED"]
+
+
+def test_epochs_of_a_training_are_told_once_a_server_is_back(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, way: Proxy, mlflow_url: str, experiment: str
+) -> None:
+    log = dg.build_op_context().log
+    with Tracking(log, run, instance, f"http://127.0.0.1:{way.port}", DAGSTER).step(experiment) as kept:
+        figures = Figures(lambda epoch, told, at: kept.log_metrics(told, step=epoch, timestamp=at), log)
+        figures(1, {"loss": 0.3})
+        way.cut(to_client=0)
+        figures(2, {"loss": 0.2})
+        way.restore()
+        figures(3, {"loss": 0.1})
+    (found,) = runs_of(mlflow_url, experiment)
+    history = MlflowClient(mlflow_url).get_metric_history(found.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.3), (2, 0.2), (3, 0.1)]
+    assert history[1].timestamp < history[2].timestamp - 1_000, "each has the moment at which it was measured"
 
 
 # --- what is in the run ------------------------------------------------------------------------------------------------

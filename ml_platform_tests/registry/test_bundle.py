@@ -26,8 +26,13 @@ def files(catalog: Catalog) -> dict[str, bytes]:
 
 
 def make_bundle(
-    catalog: Catalog, seed: int = 0, family: str = "linear", params: dict[str, Any] | None = None
+    catalog: Catalog,
+    seed: int = 0,
+    family: str = "linear",
+    params: dict[str, Any] | None = None,
+    positives: float = 0.5,
 ) -> dict[str, bytes]:
+    """A bundle fitted on 64 rows of noise, of which this share is positive."""
     spec = catalog.models["fraud_detection"]
     views = catalog.snapshot_views(spec)
     expressions = {
@@ -38,7 +43,7 @@ def make_bundle(
     rows: dict[str, np.ndarray] = {name: rng.uniform(0, 10, 64) for name in (*columns, "tx_amount")}
     rows["tx_datetime"] = np.datetime64("2018-04-01", "us") + rng.integers(0, 10**12, 64).astype("timedelta64[us]")
     transforms = Transforms.fit(columns, expressions, rows)
-    x, y = transforms.apply(rows), rng.integers(0, 2, 64)
+    x, y = transforms.apply(rows), (rng.random(64) < positives).astype(int)
     fit, labelled = trainer_named(family).fit, Labelled(x, y)
     trainer = fit(params or {}, labelled, labelled, Context(spec.task, 2, seed))
     manifest = training_manifest(

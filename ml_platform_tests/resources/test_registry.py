@@ -18,7 +18,8 @@ from ml_platform.evaluation.gates import GateResult
 from ml_platform.registry import bundle
 from ml_platform.registry.card import lineage_tags, version_card
 from ml_platform.registry.versions import Aliases
-from ml_platform.resources.registry import RECORD, Registry
+from ml_platform.resources.change import RECORD
+from ml_platform.resources.registry import Registry
 from ml_platform.rollout.standing import Standing
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
@@ -180,7 +181,8 @@ def test_events_are_kept_with_the_version(registry: Registry, model: str, catalo
 WRITER = """
 import sys
 from datetime import UTC, datetime
-from ml_platform.resources.registry import RECORD, Registry
+from ml_platform.resources.change import RECORD
+from ml_platform.resources.registry import Registry
 url, model, times = sys.argv[1:]
 registry = Registry(url)
 for _ in range(int(times)):
@@ -222,7 +224,8 @@ def test_writers_at_the_same_time_take_turns(two_versions: Registry, model: str)
 KILLED = """
 import itertools, json, os, signal, sys, time
 from ml_platform.resources import registry as room
-from ml_platform.resources.registry import RECORD, Registry
+from ml_platform.resources.change import RECORD
+from ml_platform.resources.registry import Registry
 url, model, points = sys.argv[1:]
 
 def die_after(writes):

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterat
 def port(server: Process) -> Iterator[int]:
     """After each attack the server answers as before, and nothing is left of whoever attacked."""
     yield server.port
-    eventually(lambda: fetch(server.port, "/models/fraud/predict", BODY)[0] == 200)
+    assert fetch(server.port, "/models/fraud/predict", BODY)[0] == 200
     eventually(lambda: open_connections(server) <= 1)
 
 
