@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from ml_platform.core.records import read
 from ml_platform.core.spec import UNTYPED
 from ml_platform.data.contract import CHECKS
 
@@ -29,8 +30,7 @@ class Decision:
 
     @classmethod
     def from_json(cls, text: bytes) -> "Decision":
-        content = json.loads(text)
-        return cls(**{**content, "checks": tuple(content["checks"])})
+        return read(cls, text)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()

@@ -6,13 +6,13 @@ It holds all that the gates need, the bootstrap's draws included, so that they c
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
+from ml_platform.core.records import read
 from ml_platform.core.spec import ModelSpec
 from ml_platform.core.tasks import Task
-from ml_platform.evaluation.figures import Figure, Segment, figures
+from ml_platform.evaluation.figures import Figure, figures
 from ml_platform.evaluation.metrics import measure, single_row_latency_ms
 from ml_platform.evaluation.soundness import Finding, Score, findings
 from ml_platform.training.training_set import LABEL
@@ -51,20 +51,7 @@ class Report:
 
     @classmethod
     def from_json(cls, text: bytes) -> "Report":
-        content = json.loads(text)
-        champion = ChampionReport(**content.pop("champion")) if content["champion"] else content.pop("champion")
-        content["class_rows"] = tuple(content["class_rows"])
-        content["figures"] = {name: _figure(figure) for name, figure in content.get("figures", {}).items()}
-        content["findings"] = {name: Finding(**finding) for name, finding in content.get("findings", {}).items()}
-        return cls(**content, champion=champion)
-
-
-def _figure(content: dict[str, Any]) -> Figure:
-    for name in ("resampled", "gains"):
-        content[name] = tuple(content[name])
-    if content["segments"] is not None:
-        content["segments"] = tuple(Segment(**segment) for segment in content["segments"])
-    return Figure(**content)
+        return read(cls, text)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+from ml_platform.core.records import of
 from ml_platform.core.spec.alerts import AlertKind, Severity
 
+_T = TypeVar("_T")
 SETTLED = 60.0  # seconds that an alert is not seen before it is over: what comes and goes is one alert
 FIRST_DELAY, LONGEST_DELAY = 30.0, 3600.0  # seconds between two tries of a channel
 PARTS = 1_000  # parts of one alert that are kept
@@ -140,20 +143,28 @@ class State:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "State":
-        """What a newer release has written beside it is left out.
+        """What only a newer release knows is left out, such as an alert of another kind.
 
         Raises:
             ValueError: if it is no state.
         """
-        try:
-            content = json.loads(text)
-            opened = {
-                id_: _of(Open, {**one, "alert": _of(Alert, one["alert"])}) for id_, one in content["open"].items()
-            }
-            troubles = {name: _of(Trouble, one) for name, one in content["channels"].items()}
-            return cls(opened, troubles, dict(content.get("more", {})))
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"it is no state of alerts: {type(error).__name__}: {error}") from error
+        content = of(_Written, json.loads(text))
+        return cls(_known(Open, content.open), _known(Trouble, content.channels), content.more)
+
+
+@dataclass(frozen=True)
+class _Written:
+    open: Mapping[str, Any]
+    channels: Mapping[str, Any]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _known(cls: type[_T], content: Mapping[str, Any]) -> dict[str, _T]:
+    found: dict[str, _T] = {}
+    for name, one in content.items():
+        with suppress(ValueError):
+            found[name] = of(cls, one)
+    return found
 
 
 @dataclass(frozen=True)
@@ -325,16 +336,3 @@ def broken_channels(state: State) -> Iterator[Alert]:
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-_T = TypeVar("_T", Alert, Open, Trouble)
-_TUPLES: tuple[str, ...] = ("parts", "about", "owners", "follows_from", "owed")
-
-
-def _of(cls: type[_T], content: Mapping[str, Any]) -> _T:
-    """A record from its JSON, without what this release does not know."""
-    names = {one.name for one in fields(cls)}
-    given: dict[str, Any] = {
-        name: tuple(one) if name in _TUPLES else one for name, one in content.items() if name in names
-    }
-    return cls(**given)

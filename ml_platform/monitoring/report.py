@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from typing import Any
 
 import numpy as np
 
+from ml_platform.core.records import read
 from ml_platform.core.spec import ModelSpec
 from ml_platform.core.spec.monitoring import Trigger
 from ml_platform.monitoring.drift import Drift, Outcome, Profile, ShareChange, drifts, share_changes, traffic, worst
@@ -98,14 +98,7 @@ class MonitoringReport:
 
     @classmethod
     def from_json(cls, text: bytes) -> "MonitoringReport":
-        content: dict[str, Any] = json.loads(text)
-        for name, of in (("drifts", Drift), ("scores", Drift), ("shares", ShareChange), ("labels", ShareChange)):
-            content[name] = tuple(of(**one) for one in content[name])
-        for name in ("estimated", "realised"):
-            content[name] = tuple(Performance(**one) for one in content[name])
-        for name in ("traffic", "estimated_days", "realised_days"):
-            content[name] = tuple(content[name]) if content[name] else None
-        return cls(**content)
+        return read(cls, text)
 
 
 def monitored(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ml_platform.core.records import read
+
 BUCKETS = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)  # seconds
 NAMES = 500  # values of one label; all others are counted together
 OTHER = "other"
@@ -105,13 +107,7 @@ class RunTotals:
     @classmethod
     def from_json(cls, text: str | bytes) -> "RunTotals":
         """Raises ValueError if it is none."""
-        try:
-            content: dict[str, Any] = json.loads(text)
-            for name in ("seconds", "step_seconds"):
-                content[name] = {key: Histogram(**one) for key, one in content[name].items()}
-            return cls(**{**content, "queued": Histogram(**content["queued"])})
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"it has no totals: {type(error).__name__}: {error}") from error
+        return read(cls, text)
 
 
 def _bounded(name: str, known: Mapping[str, Any]) -> str:

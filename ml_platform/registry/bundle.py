@@ -23,6 +23,7 @@ import yaml
 
 from ml_platform.core import digest
 from ml_platform.core.errors import BundleError
+from ml_platform.core.records import of, read
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec, SourceSpec
 from ml_platform.features.transforms import Transforms
 from ml_platform.training.trainers import Trainer, load_fitted
@@ -105,11 +106,7 @@ class InputSchema:
 
     @classmethod
     def from_json(cls, text: bytes) -> "InputSchema":
-        content = json.loads(text)
-        views = tuple(ViewSchema(**view) for view in content["views"])
-        # Bundles from before there were rolling views, keys or nulls have none.
-        nullable = tuple(content.get("nullable", ()))
-        return cls(content["request"], views, content.get("rolling", {}), content.get("key", {}), nullable)
+        return read(cls, text)  # bundles from before there were rolling views, keys or nulls have none
 
 
 @dataclass(frozen=True)
@@ -191,7 +188,7 @@ def unpack(files: Mapping[str, bytes], subject: str, plugins: Collection[str] = 
         manifest = json.loads(files[MANIFEST])
         return Bundle(
             digest_of(files),
-            ModelSpec.model_validate(_plain_yaml(files[SPEC])),
+            of(ModelSpec, _plain_yaml(files[SPEC])),
             InputSchema.from_json(files[SCHEMA]),
             Transforms.from_json(files[TRANSFORMS]),
             load_fitted(manifest["trainer"], files, plugins),

@@ -11,6 +11,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from ml_platform.core.errors import LakeError
+from ml_platform.core.records import read
 from ml_platform.monitoring.alerts import Silence, State
 from ml_platform.resources.beside import Beside
 from ml_platform.resources.lake import Lake
@@ -49,7 +50,7 @@ class AlertBook:
         """Those that hold. What has ended is removed."""
         found = []
         for path in Beside(self.lake).names(f"{self.folder}/silences"):
-            silence = self._read(path, lambda text: Silence(**json.loads(text)))
+            silence = self._read(path, lambda text: read(Silence, text))
             if silence and silence.until <= now:
                 Beside(self.lake).remove(path)
             elif silence:

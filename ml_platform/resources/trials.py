@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from datetime import date
 
 import pyarrow.fs as pafs
-from pydantic import ValidationError
 
 from ml_platform.core import digest, keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import LakeError, TrainingError
+from ml_platform.core.records import read
 from ml_platform.core.spec import ModelSpec
 from ml_platform.registry.trial import tuned
 from ml_platform.resources.lake import READERS, Lake
@@ -65,8 +65,8 @@ class LakeTrials:
                 contents = list(pool.map(self._read, paths))
         for path, content in zip(paths, contents, strict=True):
             try:
-                yield Record.model_validate_json(content)
-            except ValidationError:  # some S3 servers answer a reader with half of what is being written
+                yield read(Record, content)
+            except ValueError:  # some S3 servers answer a reader with half of what is being written
                 LOG.warning("%s is no record of a trial: left out", path)
 
     def _read(self, path: str) -> bytes:
@@ -106,7 +106,7 @@ def outcomes(lake: Lake, model: str, day: date) -> dict[int, Outcome]:
     if lake.manifest(keys.trials(model), day) is None:
         return {}
     files = lake.read_files(keys.trials(model), day)
-    return {int(name.removesuffix(".json")): Outcome.model_validate_json(content) for name, content in files.items()}
+    return {int(name.removesuffix(".json")): read(Outcome, content) for name, content in files.items()}
 
 
 def conclude(

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from ml_platform.core.records import read
 from ml_platform.core.spec import RolloutSpec, Stage
 from ml_platform.registry.versions import Aliases, Version
 
@@ -28,8 +29,7 @@ class Event:
 
     @classmethod
     def from_json(cls, text: str) -> "Event":
-        content = _known(cls, json.loads(text))
-        return cls(**{**content, "at": datetime.fromisoformat(content["at"])})
+        return read(cls, text)
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,7 @@ class Rollout:
 
     @classmethod
     def from_json(cls, text: str) -> "Rollout":
-        content = json.loads(text)
-        times = {name: datetime.fromisoformat(content[name]) for name in ("began", "since")}
-        spec = RolloutSpec.model_validate(content["spec"], extra="ignore")
-        last, known = Event.from_json(json.dumps(content["last"])), _known(cls, content)
-        more = {name: value for name, value in content.items() if name not in known}
-        if known["phase"] not in get_args(Phase):
-            raise ValueError(f"phase is {known['phase']!r}")
-        return cls(**{**known, **times, "spec": spec, "last": last, "more": more})
-
-
-def _known(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content's fields that this release knows."""
-    names = {one.name for one in fields(cls)} - {"more"}
-    return {name: value for name, value in content.items() if name in names}
+        unknown = {
+            name: value for name, value in json.loads(text).items() if name not in {one.name for one in fields(cls)}
+        }
+        return replace(read(cls, text), more=unknown)

@@ -1,6 +1,5 @@
 """Who answers a model's requests while a new version is rolled out."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any, Literal
@@ -32,15 +31,6 @@ class Traffic:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Traffic":
-        """
-        Raises:
-            TypeError, KeyError: if it is none.
-        """
-        versions = {arm: Version(**content[arm]) if content[arm] else None for arm in ("champion", "challenger")}
-        return cls(**{**content, **versions})
 
 
 def position(entity: str, salt: str) -> float:

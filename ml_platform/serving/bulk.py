@@ -14,6 +14,7 @@ from typing import IO, Any
 import pydantic_core
 
 from ml_platform.core.errors import FeatureError, RegistryError, RequestError
+from ml_platform.core.records import of
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_log import PredictionLog
@@ -72,7 +73,7 @@ class Bulk:
 
     async def _answer(self, about: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         try:
-            serving = self.models.take(about["model"], Traffic.from_json(about["traffic"]))
+            serving = self.models.take(about["model"], of(Traffic, about["traffic"]))
             _limit(allocated() + MEMORY)
             content = await Question(**about["question"]).answered(self.desk, serving, parsed(body))
         except (RequestError, FeatureError) as error:

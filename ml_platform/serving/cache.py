@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ml_platform.core.errors import BundleError
+from ml_platform.core.records import read
 from ml_platform.registry import bundle
 from ml_platform.registry.versions import Version
 from ml_platform.rollout.traffic import Traffic
@@ -73,10 +74,9 @@ class BundleCache:
     def remembered(self) -> dict[str, Traffic]:
         """Who answered when this was last written; nobody if that cannot be read."""
         try:
-            content = json.loads((self.folder / "traffic.json").read_text())
-            return {model: Traffic.from_json(one) for model, one in content.items()}
+            return read(dict[str, Traffic], (self.folder / "traffic.json").read_text())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             LOG.warning("cannot read who answered: %s", error)
             return {}
