@@ -18,7 +18,7 @@ from ml_platform.components.graph import (
     pod,
     training_date_of,
 )
-from ml_platform.components.launching import BYTES, launcher_of, sized
+from ml_platform.components.launching import launcher_of, sized
 from ml_platform.components.progress import Progress
 from ml_platform.components.reporting import CheckOutcome, markdown_table, mistakes_are_final, png_metadata
 from ml_platform.components.stopping import is_last_try, within_limits
@@ -35,7 +35,7 @@ from ml_platform.registry.candidate import Trained, train_candidate
 from ml_platform.registry.leaderboard import Entry, labels_of
 from ml_platform.resources.assembly import assembled
 from ml_platform.resources.checkpoints import LakeCheckpoints
-from ml_platform.resources.cluster import training_tags
+from ml_platform.resources.cluster import BYTES, training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
 from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs

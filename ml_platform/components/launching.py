@@ -10,11 +10,9 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import SpecError
 from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import ClusterSpec, ModelSpec, ResourcesSpec, seconds
-from ml_platform.resources.cluster import fit_config
+from ml_platform.resources.cluster import BYTES, fit_config
 from ml_platform.resources.launcher import Launcher, LocalLauncher
 from ml_platform.resources.manifest import Manifest
-
-BYTES = "bytes"  # tag of a training set: of its rows in memory
 
 
 def sized(spec: ModelSpec, training_set: Manifest) -> tuple[ResourcesSpec, dict[str, Any]]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ml_platform.core.spec.base import cpus_of
+
 CGROUP = Path("/sys/fs/cgroup")
 WAIT_POLICY, OPENMP, JOBLIB = "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"
 _given: list[int] = []  # by the blocks that this process is in
@@ -37,8 +39,7 @@ def given() -> int:
 
 def share(cpu: str, slots: int = 1) -> int:
     """The threads of a step that asks for so much `cpu` (such as 4, 0.5 or 500m), where `slots` such steps share the cores."""
-    asked = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
-    return max(1, min(math.ceil(asked), cores() // slots))
+    return max(1, min(math.ceil(cpus_of(cpu)), cores() // slots))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 
@@ -23,6 +23,7 @@ from ml_platform.core.project import find_projects
 from ml_platform.core.settings import Settings, load_settings
 from ml_platform.core.spec import AlertsSpec
 from ml_platform.monitoring.alerts import Alert, State, deliver, observe
+from ml_platform.monitoring.cost import HOUR
 from ml_platform.monitoring.expected import channels_of, expected
 from ml_platform.monitoring.heartbeat import WATCHED, WEBSERVER, heart, watched
 from ml_platform.monitoring.panels import dashboard, rules
@@ -34,6 +35,7 @@ from ml_platform.resources.dagster_history import Present, ended_runs, present
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.notify import Notifier
 from ml_platform.resources.registry import Registry
+from ml_platform.resources.spending import rates
 from ml_platform.resources.verdict import verdict
 
 EVERY = 15.0  # seconds between two looks
@@ -136,6 +138,10 @@ class Exporter:
         yield _counter("ml_platform_steps", "Steps that have ended", ["step", "status"], totals.steps)
         yield _counter("ml_platform_step_retries", "Tries of steps after the first", ["step"], totals.step_retries)
         yield _histogram("ml_platform_step_seconds", "Duration of steps", ["step"], totals.step_seconds)
+        if prices := self.catalog.cluster.prices:
+            hourly = rates(self.catalog, self.lake, prices).hourly
+            spend = {step: hourly(step) * one.total / HOUR for step, one in totals.step_seconds.items()}
+            yield _counter("ml_platform_spend", f"What steps have cost, in {prices.currency}", ["step"], spend)
 
     # --- lake and registry --------------------------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class Exporter:
                 self.book.keep(state)
 
 
-def _counter(name: str, words: str, labels: list[str], counts: dict[str, int]) -> Metric:
+def _counter(name: str, words: str, labels: list[str], counts: Mapping[str, float]) -> Metric:
     family = CounterMetricFamily(name, words, labels=labels)
     for key, count in counts.items():
         family.add_metric(key.rsplit(" ", len(labels) - 1) if len(labels) > 1 else [key], count)

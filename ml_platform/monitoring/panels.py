@@ -68,6 +68,7 @@ PANELS: tuple[Panel, ...] = (
     ),
     Panel("Duration of runs, 95 %", (_quantile(0.95, "ml_platform_run_seconds", "about"),), "{{about}}", "s"),
     Panel("Wait in the queue, 95 %", (_quantile(0.95, "ml_platform_run_queue_seconds", ""),), "queue", "s"),
+    Panel("Spent a day", ("sum by (step) (increase(ml_platform_spend_total[1d]))",), "{{step}}"),
     Panel("Duration of steps, 95 %", (_quantile(0.95, "ml_platform_step_seconds", "step"),), "{{step}}", "s"),
     Panel(
         "Retries an hour",

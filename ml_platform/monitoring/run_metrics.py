@@ -17,10 +17,16 @@ RETRIED = ("dagster/parent_run_id", "ml_platform/try")  # tags of a run that is 
 
 @dataclass(frozen=True)
 class Step:
+    """A step of a run; `tries` are the seconds of each try, the last of which decided its status."""
+
     name: str
     status: str
     seconds: float | None
-    attempts: int = 1
+    tries: tuple[float, ...] = ()
+
+    @property
+    def attempts(self) -> int:
+        return max(1, len(self.tries))
 
 
 @dataclass(frozen=True)

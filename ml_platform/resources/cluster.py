@@ -22,6 +22,7 @@ NOT_BESIDE = {
 
 # Of an op: seconds that its pods may wait to start. The executor looks for it (components/pods.py).
 START_TIMEOUT = "ml-platform/start-timeout"
+BYTES = "bytes"  # tag of a training set: of its rows in memory
 WAITING = "ml-platform/waiting"  # of a run: what pods of its steps wait for
 
 
@@ -38,6 +39,15 @@ def training_tags(resources: ResourcesSpec, cluster: ClusterSpec) -> dict[str, s
 def step_tags(pod: PodSpec, cluster: ClusterSpec) -> dict[str, str]:
     """The tags of an op that does not train: its pod's deadline is for one that hangs."""
     return _tags(pod_config(pod, cluster) | {"job_spec_config": {"active_deadline_seconds": _deadline(pod)}}, pod)
+
+
+def requested(resources: ResourcesSpec, training_set_bytes: int = 0) -> list[PodSpec]:
+    """All pods of a step that trains: its own, and those that it starts for a training set of this size."""
+    if resources.launched_by == "step":
+        return [resources]
+    size = resources.size_for(training_set_bytes)
+    fitting = resources if size is None else resources.of_size(size)
+    return [resources.model_copy(update=NOT_BESIDE), *[fitting] * fitting.nodes]
 
 
 def _tags(config: dict[str, Any], pod: PodSpec) -> dict[str, str]:

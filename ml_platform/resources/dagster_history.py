@@ -13,7 +13,7 @@ SEVERAL, NONE = "several", "none"
 _RUNS = """query($after: Float!, $cursor: String, $limit: Int!) { runsOrError(
     filter: {statuses: [SUCCESS, FAILURE, CANCELED], updatedAfter: $after}, cursor: $cursor, limit: $limit) { __typename
     ... on Error { message } ... on Runs { results { runId status creationTime startTime endTime updateTime
-    tags { key value } assetSelection { path } stepStats { stepKey status startTime endTime attempts { startTime } } } } } }"""
+    tags { key value } assetSelection { path } stepStats { stepKey status startTime endTime attempts { startTime endTime } } } } } }"""
 _NOW = """{ queued: runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { count } }
     under_way: runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) { ... on Runs { count } }
     instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
@@ -78,7 +78,7 @@ def present(api: DagsterApi) -> Present:
 
 
 def _ended(run: dict[str, Any]) -> Ended:
-    steps = tuple(_step(one) for one in run["stepStats"] or ())
+    steps = tuple(_step(one, run["endTime"] or run["updateTime"]) for one in run["stepStats"] or ())
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
     times = (run["creationTime"], run["startTime"], run["endTime"], run["updateTime"])
     return Ended(run["runId"], _about(run["assetSelection"] or ()), run["status"], *times, tags, steps)
@@ -90,11 +90,17 @@ def _about(selection: Any) -> str:
     return owners.pop() if len(owners) == 1 else SEVERAL if owners else NONE
 
 
-def _step(stats: dict[str, Any]) -> Step:
+def _step(stats: dict[str, Any], run_ended: float) -> Step:
+    """A try whose end nobody noted, such as one that was killed, lasted until the next one or the end of all."""
     start, end = stats["startTime"], stats["endTime"]
     seconds = None if start is None or end is None else end - start
     name = stats["stepKey"].split("[")[0]  # of mapped steps, all are one
-    return Step(name, stats["status"] or "UNKNOWN", seconds, max(1, len(stats["attempts"] or ())))
+    tries = [(one["startTime"], one["endTime"]) for one in stats["attempts"] or () if one["startTime"] is not None]
+    if not tries and start is not None:
+        tries = [(start, end)]
+    following = [begin for begin, _ in tries[1:]] + [end or run_ended]
+    spans = tuple(max(0.0, (over or next_) - begin) for (begin, over), next_ in zip(tries, following, strict=False))
+    return Step(name, stats["status"] or "UNKNOWN", seconds, spans)
 
 
 def _sensor(found: dict[str, Any]) -> Sensor:

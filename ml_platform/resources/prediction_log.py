@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from ml_platform.resources.lake import Lake
 from ml_platform.resources.prediction_rows import SCHEMA, Prediction, as_table, together
 from ml_platform.resources.spool import Spool
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 WRITE_EVERY = 10.0  # seconds of answers that a kill -9 loses at most
 AGAIN_AFTER = 1.0  # seconds, if memory is full and the disk does not take it
@@ -237,19 +239,39 @@ def read(lake: Lake, model: str, since: datetime, until: datetime, inputs: bool 
     """
     import pyarrow.compute as pc
 
-    tables = [SCHEMA.empty_table()]
-    for path in _files(lake, model, since, until):
-        try:
-            with lake.filesystem.open_input_file(path) as file:
-                tables.append(pq.read_table(file, columns=None if inputs else SCHEMA.names))
-        except FileNotFoundError:
-            continue  # retention took it away
-        except (OSError, pa.ArrowException) as error:
-            problem = f"{path} cannot be read: {error}"
-            raise LakeError(keys.prediction_log(model), problem, "look after ML_PLATFORM_LAKE") from error
+    names = None if inputs else SCHEMA.names
+    found = (
+        _opened(lake, model, path, lambda file: pq.read_table(file, columns=names))
+        for path in _files(lake, model, since, until)
+    )
+    tables = [SCHEMA.empty_table(), *(table for table in found if table is not None)]
     table = together(tables)
     within = pc.and_(pc.greater_equal(table["time"], pa.scalar(since)), pc.less(table["time"], pa.scalar(until)))
     return table.filter(within).sort_by("time")
+
+
+def rows_answered(lake: Lake, model: str, since: datetime, until: datetime) -> int:
+    """How many rows there are in files that were written since then; their data is not read.
+
+    Raises:
+        LakeError: if the lake cannot be read.
+    """
+    return sum(
+        _opened(lake, model, path, lambda file: pq.read_metadata(file).num_rows) or 0
+        for path in _files(lake, model, since, until)
+    )
+
+
+def _opened(lake: Lake, model: str, path: str, read_: Callable[[Any], T]) -> T | None:
+    """None if retention took it away."""
+    try:
+        with lake.filesystem.open_input_file(path) as file:
+            return read_(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException) as error:
+        problem = f"{path} cannot be read: {error}"
+        raise LakeError(keys.prediction_log(model), problem, "look after ML_PLATFORM_LAKE") from error
 
 
 def _files(lake: Lake, model: str, since: datetime, until: datetime) -> Iterator[str]:

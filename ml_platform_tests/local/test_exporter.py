@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest, start_http_ser
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
-from ml_platform.core.spec import AlertsSpec
+from ml_platform.core.spec import AlertsSpec, PricesSpec
 from ml_platform.local.exporter import Exporter
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.dagster_api import DagsterApi
@@ -76,7 +76,8 @@ def api(processes: None, dagster_home: Path) -> Iterator[DagsterApi]:
 
 def exporter_of(catalog: Catalog, lake: Lake, api: Any) -> Exporter:
     registry: Any = MemoryRegistry([CHAMPION], Standing(Aliases(champion=CHAMPION)))
-    return Exporter(replace(catalog, alerts=SPEC), "my_team", lake, registry, api)
+    cluster = catalog.cluster.model_copy(update={"prices": PricesSpec(cpu=0.04)})
+    return Exporter(replace(catalog, alerts=SPEC, cluster=cluster), "my_team", lake, registry, api)
 
 
 def text_of(exporter: Exporter) -> str:
@@ -99,6 +100,7 @@ def test_metrics_of_a_real_dagster_survive_a_restart(catalog: Catalog, settings:
                 "ml_platform_run_queue_seconds_count 3.0",
                 'ml_platform_steps_total{status="SUCCESS",step="transactions__raw"} 2.0',
                 'ml_platform_step_retries_total{step="features__cards"} 1.0',
+                'ml_platform_spend_total{step="transactions__raw"} ',
                 'ml_platform_runs_under_way{status="queued"} 0.0',
                 'ml_platform_daemon_heartbeat_timestamp_seconds{daemon="SENSOR"} 0.0',
                 'ml_platform_sensor_failed_ticks{sensor="alert_sensor"} 0.0',

@@ -18,7 +18,13 @@ runs = st.builds(
     times,
     st.sampled_from([{}, {"ml_platform/try": "2"}]),
     st.lists(
-        st.builds(Step, st.sampled_from(["a", "b"]), st.sampled_from(["SUCCESS", "FAILURE"]), times | st.none()),
+        st.builds(
+            Step,
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(["SUCCESS", "FAILURE"]),
+            times | st.none(),
+            st.tuples(times),
+        ),
         max_size=3,
     ).map(tuple),
 )

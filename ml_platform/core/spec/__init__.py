@@ -3,7 +3,7 @@
 from ml_platform.core.spec.alerts import AlertKind, AlertsSpec, ChannelSpec, RouteSpec, Severity
 from ml_platform.core.spec.automation import AutomationSpec
 from ml_platform.core.spec.base import Duration, bytes_of, duration, seconds
-from ml_platform.core.spec.cluster import ClusterSpec
+from ml_platform.core.spec.cluster import ClusterSpec, PricesSpec
 from ml_platform.core.spec.feature_view import FeatureSpec, FeatureViewSpec, OnlineStoreSpec, ViewInputSpec
 from ml_platform.core.spec.gates import GateSpec
 from ml_platform.core.spec.model import ModelSpec
@@ -53,6 +53,7 @@ __all__ = [
     "PluginOrigin",
     "PodSpec",
     "PolicySpec",
+    "PricesSpec",
     "ProjectSpec",
     "RangeSpec",
     "ReferenceSpec",

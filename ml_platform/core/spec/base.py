@@ -75,6 +75,11 @@ def bytes_of(quantity: str) -> int:
     return int(float(number) * _UNITS.get(quantity[len(number) :], 1))
 
 
+def cpus_of(quantity: str) -> float:
+    """A quantity such as 500m in processors."""
+    return float(quantity[:-1]) / 1_000 if quantity.endswith("m") else float(quantity)
+
+
 def duration(text: str) -> timedelta:
     """A duration such as 10m."""
     return timedelta(seconds=seconds(text))

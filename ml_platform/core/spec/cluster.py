@@ -21,6 +21,23 @@ class SpotSpec(Spec):
     )
 
 
+class PricesSpec(Spec):
+    """What an hour costs of whatever a pod asks for, in one currency. Steps are paid for by what they request."""
+
+    currency: str = Field(default="EUR", min_length=1, max_length=12, description="as it is shown")
+    cpu: float = Field(default=0.0, ge=0, description="of a processor")
+    memory: float = Field(default=0.0, ge=0, description="of a GiB of memory")
+    gpu: float = Field(default=0.0, ge=0, description="of a device for which `gpu_types` says nothing")
+    gpu_types: dict[LabelValue, float] = Field(
+        default_factory=dict,
+        description="of a device, by `gpu_type`; of several that a step may get, the dearest counts",
+    )
+    spot: float = Field(default=1.0, gt=0, le=1, description="the part that is paid on nodes that can go away")
+    model_server: float = Field(
+        default=0.0, ge=0, description="of the whole model server, all replicas; models share it by their answers"
+    )
+
+
 class ClusterSpec(Spec):
     gpu_resource: LabelKey = Field(
         default="nvidia.com/gpu", description="what nodes with GPUs advertise, and are tainted with"
@@ -33,6 +50,9 @@ class ClusterSpec(Spec):
     steps: PodSpec = Field(
         default=PodSpec(cpu="250m"),
         description="what a step gets for which nothing is said: no profiles, they are for those",
+    )
+    prices: PricesSpec | None = Field(
+        default=None, description="for `ml-platform cost` and the metrics of what is spent"
     )
     profiles: dict[ProfileName, ResourcesSpec] = Field(
         default_factory=dict, description="resources by name, for `profiles` of sources, feature views and models"
