@@ -24,6 +24,7 @@ from ml_platform.cli import (
     reproduce,
     retention,
     schema,
+    spin,
     status,
 )
 from ml_platform.core.catalog import catalog_at
@@ -43,7 +44,7 @@ GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are bel
         provenance.recall,
         cost.cost,
     ),
-    "Project": (init.init, check.check, schema.schema),
+    "Project": (init.init, check.check, schema.schema, spin.spin),
     "Data": (backfill.backfill, feast.feast),
     "Models": (models.promote, models.rollback),
     "Run": (migrate.migrate,),
