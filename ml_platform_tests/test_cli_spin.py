@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from ml_platform_tests.conftest import lake_of
 
 @pytest.fixture
 def lake(settings: Settings, landed_files: list[tuple[str, date, pa.Table]], monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A lake with 60 raw days, which the command finds."""
+    """A lake with the raw days that DAY looks back on, and later ones; the command finds it."""
     monkeypatch.setenv("ML_PLATFORM_HOME", str(settings.home))
-    return lake_of(settings, landed_files)
+    recent = [file for file in landed_files if file[0] == "transactions" and file[1] >= DAY - timedelta(days=30)]
+    return lake_of(settings, recent)
 
 
 def told(*arguments: str, status: int = 0) -> dict[str, Any]:
