@@ -1,6 +1,8 @@
 """What many tests stand on: a small simulated world, and addresses of a test's own."""
 
 import os
+import signal
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -40,6 +42,18 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 def catalog() -> Catalog:
     """The built-in catalog."""
     return load_catalog(find_project(EXAMPLE).defs)
+
+
+@pytest.fixture(autouse=True)
+def _signals_stay_as_they_were() -> Iterator[None]:
+    """What a test leaves ignored or blocked, the processes that later ones start could not be ended by."""
+
+    def found() -> tuple[object, ...]:
+        return *map(signal.getsignal, (signal.SIGTERM, signal.SIGINT)), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    before = found()
+    yield
+    assert found() == before
 
 
 @pytest.fixture(scope="session")

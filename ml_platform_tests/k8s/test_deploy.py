@@ -97,7 +97,8 @@ def test_migration_that_fails_leaves_the_old_pods(double: Double) -> None:
     before = images(double)
     double.admit = only_wait("exit 1")
     process = deploy(double, "2")
-    eventually(lambda: any(job.get("status", {}).get("failed") for job in double.store.list("jobs")))
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "the migration has failed" in said
+    assert "kubectl logs --namespace ml-platform job/migration" in said
     assert {name: images(double)[name] for name in PLATFORM} == {name: before[name] for name in PLATFORM}
-    process.terminate()
-    process.communicate(timeout=30)

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, catalog: Catalog) -> Iterator[Process]:
+    """A server whose process for large bodies has loaded its model: until then it may tell to come again."""
     with process(tmp_path_factory.mktemp("aside"), catalog) as started:
+        eventually(lambda: post(started, {"entities": rows(1_000)}).status_code == 200)
         yield started
 
 
