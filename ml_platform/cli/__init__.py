@@ -16,6 +16,7 @@ from ml_platform.cli import (
     check,
     feast,
     init,
+    inspect,
     migrate,
     models,
     provenance,
@@ -34,6 +35,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are below
     "Look": (
         status.status,
+        inspect.inspect,
         models.models,
         models.versions,
         models.show,
