@@ -114,5 +114,21 @@ def test_table_is_saved_as_the_file_that_it_is(lake: Lake, tmp_path: Path) -> No
     assert pq.read_table(path).num_rows == 3
 
 
+def test_folder_that_cannot_be_written_is_an_error_with_the_next_step(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    words = error("inspect", EVALUATION, "--save", str(tmp_path / "file"))
+    assert words.startswith("--save: ")
+    assert words.endswith("Next: name a folder that can be written")
+
+
+def test_picture_is_saved_below_the_folder_whatever_it_is_called(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = f"![plot](data:image/png;base64,{base64.b64encode(b'png').decode()})"
+    monkeypatch.setattr(inspect, "known_of", lambda *_: Known("abc", None, {"../team/plot": picture}, ()))
+    said("inspect", SET, "--save", str(tmp_path / "kept"))
+    assert (tmp_path / "kept" / ".._team_plot.png").read_bytes() == b"png"
+
+
 def test_wrong_asset_gets_the_nearest(lake: Lake) -> None:
     assert "did you mean `fraud_detection/training_set`?" in error("inspect", "fraud_detection/trainingset")

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ml_platform.cli.tables import Json, print_table
 from ml_platform.cli.world import world
-from ml_platform.core.errors import StackError
+from ml_platform.core.errors import SettingsError, StackError
 from ml_platform.core.settings import Settings
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.dagster_results import Known, known_of
@@ -73,10 +73,14 @@ def _known(settings: Settings, found: Inspection) -> Known | str:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return [str(folder / name) for name in files]
+    paths = {folder / name.replace("/", "_"): content for name, content in files.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in paths.items():
+            path.write_bytes(content)
+    except OSError as error:
+        raise SettingsError("--save", str(error), "name a folder that can be written") from error
+    return [str(path) for path in paths]
 
 
 # --- for programs -----------------------------------------------------------------------------------------------------

@@ -74,6 +74,9 @@ def inspect(settings: Settings, catalog: Catalog, lake: Lake, asset: str, partit
     if asset not in known:
         raise _no_such_asset(asset, known)
     if asset == keys.ONLINE_STORE:
+        if partition:
+            next_step = f"ml-platform inspect features/VIEW {partition}, which is what it was made from"
+            raise LakeError(asset, "has no partitions, only the newest rows", next_step)
         return _online_store(settings, catalog, lake, rows)
     if owner in catalog.models and noun in VERSIONS:
         return _version(settings, lake, asset, partition)
@@ -200,16 +203,16 @@ def _landed(settings: Settings, source: SourceSpec, lake: Lake, partition: str) 
 
 def _online_store(settings: Settings, catalog: Catalog, lake: Lake, rows: int) -> Inspection:
     """Of each view as of when its rows are, held against the newest snapshot, and what it answers for some ids."""
-    store, facts = online_store_at(settings), dict[str, Any]()
+    store, views = online_store_at(settings), dict[str, str]()
     inputs, sample = list[InputState](), list[dict[str, Any]]()
     for view in catalog.snapshot_views():
         key = keys.feature_view(view.name)
         try:
             as_of = store.as_of(view.name)
         except FeatureError as error:
-            facts[view.name] = str(error)
+            views[view.name] = str(error)
             continue
-        facts[view.name] = f"rows as of {as_of:%Y-%m-%d}"
+        views[view.name] = f"rows as of {as_of:%Y-%m-%d}"
         newest, manifest = lake.days(key)[-1:], lake.manifest(key, as_of.date())
         is_newest = newest == [as_of.date()]
         state = GONE if manifest is None else CURRENT if is_newest else f"is not the newest, which is {newest[0]}"
@@ -219,7 +222,7 @@ def _online_store(settings: Settings, catalog: Catalog, lake: Lake, rows: int) -
             ids = lake.dataset(key, [as_of.date()]).head(rows, columns=[view.entity])[view.entity].to_pylist()
             found = store.read(view.name, view.entity, ids, view.features)
             sample += [{"view": view.name, view.entity: id_, **values} for id_, values in found.rows.items()]
-    return Inspection(keys.ONLINE_STORE, None, facts, tuple(inputs), Rows([], 0, sample) if sample else None)
+    return Inspection(keys.ONLINE_STORE, None, {"views": views}, tuple(inputs), Rows([], 0, sample) if sample else None)
 
 
 def _prediction_log(lake: Lake, model: str, day: date, rows: int) -> Inspection:

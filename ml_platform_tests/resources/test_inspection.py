@@ -1,6 +1,7 @@
 """What any step has made, as it is found in a real lake, landing bucket and registry."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from ml_platform.core.catalog import Catalog
 from ml_platform.core.days import ONE_DAY, start_of
 from ml_platform.core.errors import LakeError
 from ml_platform.core.settings import Settings
+from ml_platform.core.spec.search import SearchSpec
 from ml_platform.definitions import defs
 from ml_platform.resources import inspected, inspection
 from ml_platform.resources.inspected import Inspection, looked_into
@@ -47,6 +49,21 @@ def states(found: Inspection) -> dict[str, str]:
 def test_every_asset_of_the_graph_can_be_inspected(catalog: Catalog) -> None:
     graph = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     assert graph <= set(inspection.assets(catalog))
+
+
+def test_segments_and_trials_are_assets_where_there_are_any(catalog: Catalog) -> None:
+    source, model = catalog.sources["transactions"], catalog.models[MODEL]
+    search = SearchSpec.model_validate({"space": {"epochs": [1, 2]}, "trials": 2})
+    searched = model.candidates[0].model_copy(update={"search": search})
+    other = replace(
+        catalog,
+        sources={**catalog.sources, "transactions": source.model_copy(update={"segments": ("de", "fr")})},
+        models={MODEL: model.model_copy(update={"candidates": (searched,)})},
+    )
+    more = set(inspection.assets(other)) - set(inspection.assets(catalog))
+    assert {keys.trials(MODEL), keys.landed("transactions/de"), keys.quarantine("transactions/fr")} <= more
+    assert {*inspection.assets(other)} >= {RAW, keys.raw("transactions/de")}
+    assert keys.landed("transactions") not in inspection.assets(other)
 
 
 def test_what_is_kept_beside_the_graph_is_told_from_its_assets(look: Look, lake: Lake, catalog: Catalog) -> None:
@@ -97,6 +114,11 @@ def test_inputs_that_were_replaced_or_removed_since_are_told_from_those_that_are
         (keys.training_set(MODEL), "2018-04-07", "is not there; nearest: 2018-04-06 and 2018-04-10"),
         (RAW, "yesterday", "'yesterday' is no partition; they are days, from 2018-04-01 to 2018-04-10"),
         (keys.monitoring(MODEL), "", "has no partition yet"),
+        (
+            keys.ONLINE_STORE,
+            "2018-04-01",
+            "has no partitions, only the newest rows. Next: ml-platform inspect features/",
+        ),
         (keys.monitoring(MODEL), "2018-04-01", "is not there, nor any other"),
     ],
 )
@@ -317,7 +339,7 @@ def test_online_store_is_held_against_the_newest_snapshot(settings: Settings, ca
         return inspection.inspect(settings, catalog, lake, keys.ONLINE_STORE, "", rows)
 
     assert states(look(1)) == {keys.partition(keys.feature_view(view.name), DAYS[0]): "current"}
-    assert "was never written" in look(1).facts[other.name]
+    assert "was never written" in look(1).facts["views"][other.name]
     found = look(1)
     assert found.rows
     assert [(one["view"], one[view.entity]) for one in found.rows.sample] == [(view.name, 7)]
