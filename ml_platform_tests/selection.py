@@ -28,6 +28,7 @@ TOLD_BY = {
     "k8s/": "ml_platform_tests.k8s",
     ".github/": "ml_platform_tests.k8s",
     "docs/": "ml_platform_tests.test_documentation",
+    "docs/migrating.md": "ml_platform_tests.test_migrating",
     "README.md": "ml_platform_tests.test_documentation",
 }
 OF_EVERYTHING = (

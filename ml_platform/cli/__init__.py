@@ -17,6 +17,7 @@ from ml_platform.cli import (
     cost,
     feast,
     init,
+    inspect,
     migrate,
     models,
     provenance,
@@ -36,6 +37,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are below
     "Look": (
         status.status,
+        inspect.inspect,
         models.models,
         models.versions,
         models.show,

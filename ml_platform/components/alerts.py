@@ -19,6 +19,7 @@ from ml_platform.core.settings import load_settings
 from ml_platform.core.spec import AlertsSpec
 from ml_platform.monitoring.alerts import Alert, broken_channels, deliver, observe
 from ml_platform.monitoring.expected import channels_of
+from ml_platform.monitoring.heartbeat import FAILED_TICKS, WATCHED
 from ml_platform.resources.alert_book import AlertBook
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.looks import Look, Watch
@@ -27,8 +28,6 @@ from ml_platform.resources.online_store import OnlineStore
 from ml_platform.resources.registry import Registry
 from ml_platform.resources.release import Clock, utc_now
 
-SENSOR = "alert_sensor"
-FAILED_TICKS = 3  # in a row; one or two pass by themselves
 SILENT = timedelta(minutes=15)  # since a sensor's last tick
 
 
@@ -52,7 +51,7 @@ def alert_sensor(
     """
 
     @dg.sensor(
-        name=SENSOR,
+        name=WATCHED,
         asset_selection=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=spec.interval,
@@ -101,7 +100,7 @@ def _has_online_store(context: dg.SensorEvaluationContext) -> bool:
 def sensors(context: dg.SensorEvaluationContext, now: datetime, url: str) -> Iterator[Alert]:
     """Alerts about sensors of this code location that are stopped, fail again and again, or do not tick."""
     repository = context.repository_def
-    names = {sensor.name for sensor in repository.sensor_defs} - {SENSOR} if repository else set()
+    names = {sensor.name for sensor in repository.sensor_defs} - {WATCHED} if repository else set()
     for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
         if state.instigator_name in names and (words := _trouble_of(context.instance, state, now)):
             cause, reason = words

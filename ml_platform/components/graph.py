@@ -1,4 +1,4 @@
-"""What all assets share: keys, the daily calendar, how they follow each other, and how they report."""
+"""What all assets share: keys, the daily calendar, and how they follow each other."""
 
 from dataclasses import dataclass
 from datetime import date

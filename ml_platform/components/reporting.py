@@ -189,8 +189,8 @@ def _record(context: dg.AssetExecutionContext, key: str, made: list[DayOutcome],
 
 
 def _report_each_day(context: dg.AssetExecutionContext, key: str, outcomes: list[DayOutcome]) -> None:
-    """Record every check per partition, if there are several: Dagster itself records one result for a whole range."""
-    if len(outcomes) == 1:
+    """Record every check per partition in a range run, if only of one day: Dagster itself records one result for the range."""
+    if context.has_partition_key:
         return
     days = {outcome.day.isoformat() for outcome in outcomes}
     latest = context.instance.get_latest_storage_id_by_partition(

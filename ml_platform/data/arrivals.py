@@ -19,13 +19,10 @@ from ml_platform.core.days import ONE_DAY, consecutive_ranges, day_range
 from ml_platform.core.errors import LandingError
 from ml_platform.core.spec import SourceSpec
 from ml_platform.data.landing import PATTERN, Page, day_of, day_prefix, extend_fingerprint
-from ml_platform.data.watch import _DIGITS, Arrival, Pending, Rotation, Scan, Watch
+from ml_platform.data.watch import DIGITS, Arrival, Pending, Rotation, Scan, Watch
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 30, 3600
 _LAST_KEY = "\U0010ffff"  # sorts after every name
-
-
-# --- what is remembered -----------------------------------------------------------------------------------------------
 
 
 # --- look -------------------------------------------------------------------------------------------------------------
@@ -156,7 +153,7 @@ class _Eye:
                 chain = extend_fingerprint(chain, found)
                 files, size = (arrival.files, arrival.bytes) if arrival else (0, 0)
                 newest = max(arrival.newest, found.last_modified) if arrival else found.last_modified
-                arrival = Arrival(source.name, day, files + 1, size + found.size, newest, chain[:_DIGITS])
+                arrival = Arrival(source.name, day, files + 1, size + found.size, newest, chain[:DIGITS])
                 there.add(day)
         ended = not page.more or keys[-1] >= end
         passed = end if ended else keys[-1]
@@ -269,7 +266,7 @@ def plan(
         for first, last in consecutive_ranges(day for source, day in asked if source == name):
             content = [(day, *asked[name, day][:2]) for day in day_range(first, last)]
             requests.append(
-                Request(name, first, last, f"{name}:{first}:{last}:{digest.of_json(content)[:_DIGITS]}:{looks}")
+                Request(name, first, last, f"{name}:{first}:{last}:{digest.of_json(content)[:DIGITS]}:{looks}")
             )
     return Plan(tuple(requests), replace(watch, looks=looks, planned_at=now, seen=seen, pending=pending))
 

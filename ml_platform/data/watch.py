@@ -12,12 +12,8 @@ from ml_platform.core.spec import SourceSpec
 from ml_platform.data.landing import day_prefix
 
 RECENT_DAYS = 7
-
-
-_DIGITS = 12
-
-
-_NO_FINGERPRINT = "-" * _DIGITS
+DIGITS = 12  # of a fingerprint
+_NO_FINGERPRINT = "-" * DIGITS
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def _pack(days: Mapping[date, str]) -> str:
 
 def _unpack(packed: object) -> dict[date, str]:
     first, _, digits = str(packed).partition(":")
-    prints = (digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))
+    prints = (digits[at : at + DIGITS] for at in range(0, len(digits), DIGITS))
     start = date.fromisoformat(first).toordinal() if first else 0
     return {date.fromordinal(start + n): one for n, one in enumerate(prints) if one != _NO_FINGERPRINT}
 

@@ -173,6 +173,3 @@ def is_decided(world: World, day: date) -> bool:
         return True
     status = world.server.status(world.model)
     return bool(status and status.get("digest") == report.bundle_digest)
-
-
-# --- telling ----------------------------------------------------------------------------------------------------------

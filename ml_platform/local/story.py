@@ -27,6 +27,8 @@ from ml_platform.resources.registry import Registry
 from ml_platform.resources.verdict import verdict
 from ml_platform.training.training_set import LABEL
 
+REQUESTS = 200
+
 
 @dataclass
 class Outcome:
@@ -80,9 +82,6 @@ class World:
             Registry.at(settings),
             ModelServer.at(settings),
         )
-
-
-REQUESTS = 200
 
 
 def describe(world: World, files: Sequence[DailyFile], outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ SILENT = 180.0  # seconds since a daemon's last sign; they give one every 30
 PATIENCE = 120.0  # seconds that a webserver may be away, as while it is started again
 WEBSERVER = "dagster/webserver"
 WATCHED = "alert_sensor"  # which tells of all other sensors
+FAILED_TICKS = 3  # in a row; one or two pass by themselves
 
 
 def heart(heartbeats: Mapping[str, float | None] | None, why: str, now: float, url: str) -> Iterator[Alert]:
@@ -42,13 +43,13 @@ def heart(heartbeats: Mapping[str, float | None] | None, why: str, now: float, u
 
 def watched(running: bool, failures: int, error: str, url: str) -> Iterator[Alert]:
     """Alerts about the sensor that tells of everything else."""
-    if not running or failures >= 3:
+    if not running or failures >= FAILED_TICKS:
         yield Alert(
             "sensor_dead",
             f"sensor/{WATCHED}",
             f"its last {failures} ticks failed: {error[:600]}" if running else "somebody has stopped it",
             cause="failing" if running else "stopped",
-            limit="3 failed ticks",
+            limit=f"{FAILED_TICKS} failed ticks",
             link=f"{url}/automation",
             next_step="see its ticks in Dagster's UI",
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ml_platform.monitoring.heartbeat import FAILED_TICKS
 from ml_platform.monitoring.run_metrics import Ended, Step
 from ml_platform.resources.dagster_api import DagsterApi
 
@@ -14,16 +15,16 @@ _RUNS = """query($after: Float!, $cursor: String, $limit: Int!) { runsOrError(
     filter: {statuses: [SUCCESS, FAILURE, CANCELED], updatedAfter: $after}, cursor: $cursor, limit: $limit) { __typename
     ... on Error { message } ... on Runs { results { runId status creationTime startTime endTime updateTime
     tags { key value } assetSelection { path } stepStats { stepKey status startTime endTime attempts { startTime endTime } } } } } }"""
-_NOW = """{ queued: runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { count } }
+_NOW = """query($ticks: Int!) { queued: runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { count } }
     under_way: runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) { ... on Runs { count } }
     instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
     workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation { repositories {
-    sensors { name sensorState { status ticks(limit: 3) { status timestamp error { message } } } } } } } } } } }"""
+    sensors { name sensorState { status ticks(limit: $ticks) { status timestamp error { message } } } } } } } } } } }"""
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """`failures` counts failed ticks in a row, up to 3; `ticked` is the last tick, epoch seconds."""
+    """`failures` counts failed ticks in a row, up to FAILED_TICKS; `ticked` is the last tick, epoch seconds."""
 
     name: str
     running: bool
@@ -64,7 +65,7 @@ def present(api: DagsterApi) -> Present:
     Raises:
         StackError: if nobody answers.
     """
-    found = api.query(_NOW)
+    found = api.query(_NOW, ticks=FAILED_TICKS)
     daemons = found["instance"]["daemonHealth"]["allDaemonStatuses"]
     locations = found["workspaceOrError"].get("locationEntries", ())
     sensors = tuple(

@@ -10,6 +10,7 @@ from ml_platform.resources import training_pods
 from ml_platform.resources.training_pods import KINDS, LABEL, Kind
 
 OUTAGE = 300.0  # seconds that the API may be away
+PASSING = (429, 500, 502, 503, 504)
 
 
 def _message(error: Any) -> str:
@@ -17,9 +18,6 @@ def _message(error: Any) -> str:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return str(error.body or "")[:300]
-
-
-PASSING = (429, 500, 502, 503, 504)
 
 
 class Namespace:

@@ -19,7 +19,7 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster_shared.error import SerializableErrorInfo
 
-from ml_platform.components.alerts import SENSOR, alert_sensor
+from ml_platform.components.alerts import alert_sensor
 from ml_platform.components.graph import asset_key, daily
 from ml_platform.components.source import raw_asset
 from ml_platform.core import keys
@@ -30,6 +30,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.core.spec import AlertsSpec, GateSpec, RolloutSpec
 from ml_platform.evaluation.report import Report
 from ml_platform.monitoring.alerts import Alert
+from ml_platform.monitoring.heartbeat import WATCHED
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.alert_book import AlertBook
 from ml_platform.resources.lake import Lake
@@ -343,4 +344,4 @@ def test_sensor_is_there_only_where_alerts_are_declared() -> None:
 
     (sensor,) = list(Alerts(ONE).definitions(load_catalog(find_project(EXAMPLE).defs)).sensors or [])
     assert isinstance(sensor, dg.SensorDefinition)
-    assert (sensor.name, sensor.minimum_interval_seconds) == (SENSOR, 30)
+    assert (sensor.name, sensor.minimum_interval_seconds) == (WATCHED, 30)

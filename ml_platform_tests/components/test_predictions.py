@@ -87,6 +87,16 @@ def test_range_scores_every_row_of_every_day(catalog: Catalog, lake: Lake, files
         assert lake.require(KEY, day).tags == {"version": "1"}
 
 
+def test_check_of_a_range_of_one_day_is_about_that_day(catalog: Catalog, lake: Lake, files: dict[str, bytes]) -> None:
+    """As `ml-platform backfill --from D --to D` asks for it: Dagster itself records such a result without a partition."""
+    range_ = {name: LAST.isoformat() for name in RANGE}
+    result = materialize(catalog, lake, Champion(files), range_)
+    checks = [check.partition for check in result.get_asset_check_evaluations() if check.passed]
+    assert LAST.isoformat() in checks
+    single = materialize(catalog, lake, Champion(files), {"dagster/partition": LAST.isoformat()})
+    assert [check.partition for check in single.get_asset_check_evaluations()] == [LAST.isoformat()]
+
+
 def test_scores_are_those_that_the_server_gives_for_the_same_moment(
     catalog: Catalog, lake: Lake, files: dict[str, bytes], tmp_path: Path
 ) -> None:

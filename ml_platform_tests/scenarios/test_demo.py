@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import sqlite3
 import subprocess
@@ -208,6 +209,20 @@ def rows_of(files: list[DailyTable], day: date) -> pa.Table:
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in row.items()}
+
+
+def test_every_step_that_the_demo_has_left_can_be_inspected(
+    deployed: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_platform.resources.dagster_api.PAUSES", ())  # it is not there
+    of_model = ("training_set", "candidate", "evaluation", "model_version", "deployment", "prediction_log")
+    names = ["transactions/landed", "transactions/raw", "transactions/ledger", "features/terminal_risk"]
+    for name in [*names, "features/online_store", *(f"{MODEL}/{noun}" for noun in of_model)]:
+        done = CliRunner().invoke(app, ["inspect", name, "--rows", "1", "--json"])
+        assert done.exit_code == 0, (name, done.output, done.exception)
+        found = json.loads(done.output)
+        assert found["asset"] == name
+        assert {one["state"] for one in found["inputs"]} <= {"current"}
 
 
 def test_prediction_by_id_equals_prediction_by_the_features_of_the_lake(

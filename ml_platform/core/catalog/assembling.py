@@ -31,7 +31,6 @@ from ml_platform.core.spec import (
 
 PODS = ("resources", "batch_resources")  # fields of specs
 
-
 _Single = TypeVar("_Single", AlertsSpec, ClusterSpec, ProjectSpec)
 _Named = TypeVar("_Named", SourceSpec, FeatureViewSpec, ModelSpec)
 
