@@ -23,6 +23,7 @@ from ml_platform.monitoring.due import Again, Ask, Part, decide
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.manifest import Manifest
 from ml_platform.resources.release import Clock, utc_now
+from ml_platform.training.overrides import op_of
 
 TRIES, AGAIN_OF = "ml_platform/try", "ml_platform/again_of"  # tags: how often it was tried, and for which run it stands
 LOOK_BACK = timedelta(days=7)  # of the first tick
@@ -67,7 +68,7 @@ def recovery_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock = utc_n
         for reason in decision.reasons:
             context.log.info(reason)
         waiting = [ask.id for ask in lost if ask.ending == "trouble" and ask.id not in decision.settled]
-        requests = [_request(one, catalog) for one in decision.again]
+        requests = [_request(one, catalog, context.instance) for one in decision.again]
         reasons = "; ".join(decision.reasons) or "nothing that was asked for is missing"
         return dg.SensorResult(
             run_requests=requests,
@@ -194,7 +195,7 @@ def _without(ask: Ask, arriving: Iterable[str], known: Iterable[dg.AssetKey]) ->
     return Ask(ask.id, ask.at, ask.parts, missing, ask.ending, ask.ended, ask.tries, ask.why)
 
 
-def _request(again: Again, catalog: Catalog) -> dg.RunRequest:
+def _request(again: Again, catalog: Catalog, instance: dg.DagsterInstance) -> dg.RunRequest:
     after = again.after
     tags = {TRIES: str(after.tries + 1), AGAIN_OF: after.id, "ml_platform/reason": f"again: {after.why[:200]}"}
     if again.days and again.days[0] == again.days[1]:
@@ -206,8 +207,18 @@ def _request(again: Again, catalog: Catalog) -> dg.RunRequest:
         run_key=f"{after.id}:{after.tries}:{','.join(again.assets)}:{again.days}",
         asset_selection=[asset_key(asset) for asset in again.assets],
         tags=tags,
-        run_config=training_run_config(catalog.models[owners.pop()]) if len(owners) == 1 else {},
+        run_config=_run_config(again, owners.pop(), catalog, instance) if len(owners) == 1 else {},
     )
+
+
+def _run_config(again: Again, model: str, catalog: Catalog, instance: dg.DagsterInstance) -> dict[str, Any]:
+    """What a run said otherwise than the model file is said again, where the training begins anew."""
+    config = training_run_config(catalog.models[model])
+    failed = instance.get_run_by_id(again.after.id)
+    if failed and keys.training_set(model) in again.assets:
+        ops: Any = failed.run_config.get("ops", {})
+        config |= {"ops": {op: said for op, said in ops.items() if op == op_of(model)}}
+    return config
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------

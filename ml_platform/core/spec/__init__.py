@@ -26,7 +26,7 @@ from ml_platform.core.spec.source import (
     SourceSpec,
     SqlOrigin,
 )
-from ml_platform.core.spec.training import CandidateSpec, TrainingSpec
+from ml_platform.core.spec.training import CandidateSpec, OverridesSpec, TrainingSpec
 
 __all__ = [
     "OBJECT_CHECKS",
@@ -50,6 +50,7 @@ __all__ = [
     "ModelSpec",
     "ObjectsOrigin",
     "OnlineStoreSpec",
+    "OverridesSpec",
     "PluginOrigin",
     "PodSpec",
     "PolicySpec",
