@@ -17,7 +17,7 @@ from ml_platform.resources import triggers
 from ml_platform.resources.dagster_api import DagsterApi
 from ml_platform.resources.lake import Lake
 
-MODEL, LAST = "fraud_detection", date(2018, 5, 19)
+MODEL, LAST = "fraud_detection", date(2018, 5, 29)
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def test_training_is_asked_for_with_all_that_was_said(asked: list[tuple[Any, ...
     assert code == 0, output
     said = json.loads(output)
     overrides = {"training.window_days": 14, "candidates.1.params.hidden": [8, 8]}
-    assert (said["run"], said["as_of"], said["overrides"]) == ("abc", "2018-05-20", overrides)
+    assert (said["run"], said["as_of"], said["overrides"]) == ("abc", "2018-05-30", overrides)
     assert said["url"].endswith("/runs/abc")
     ((assets, day, tags, config),) = asked
-    assert (assets, day) == (triggers.training_assets(catalog.models[MODEL]), date(2018, 5, 20))
+    assert (assets, day) == (triggers.training_assets(catalog.models[MODEL]), date(2018, 5, 30))
     assert tags == {
         "ml_platform/model": MODEL,
         "ml_platform/trigger": "hand",
@@ -72,11 +72,11 @@ def test_training_is_asked_for_with_all_that_was_said(asked: list[tuple[Any, ...
 
 
 def test_plain_training_is_as_its_file_says(asked: list[tuple[Any, ...]]) -> None:
-    code, output = trigger(MODEL, "--as-of", "2018-05-18")
+    code, output = trigger(MODEL, "--as-of", "2018-05-28")
     assert code == 0, output
-    assert output.startswith("a training of fraud_detection as of 2018-05-18 has been asked for: http://")
+    assert output.startswith("a training of fraud_detection as of 2018-05-28 has been asked for: http://")
     ((_, day, tags, config),) = asked
-    assert (day, config) == (date(2018, 5, 18), {})
+    assert (day, config) == (date(2018, 5, 28), {})
     assert tags["ml_platform/reason"].startswith("by hand of ")
     assert "dagster/priority" not in tags
 
@@ -89,8 +89,9 @@ def test_plain_training_is_as_its_file_says(asked: list[tuple[Any, ...]]) -> Non
         ((MODEL, "--set", "training.window_days=[1"), "has a value that is no YAML"),
         ((MODEL, "--set", "training.window_days=0"), "`training.window_days`: Input should be greater than or equal to 1"),
         ((MODEL, "--set", "training.windows=9"), "is nothing that a run may change; did you mean `training.window_days`?"),
-        ((MODEL, "--set", "training.window_days=29"), "[2018-05-20]: inputs of its 43 days are missing or out of date"),
-        ((MODEL, "--as-of", "2018-05-21"), "[2018-05-21]: inputs of its 42 days are missing or out of date"),
+        ((MODEL, "--set", "training.window_days=29"), "[2018-05-30]: inputs of its 43 days are missing or out of date"),
+        ((MODEL, "--set", "training.window_days=1000000000"), "and transactions begins on 2018-04-01"),
+        ((MODEL, "--as-of", "2018-05-31"), "[2018-05-31]: inputs of its 42 days are missing or out of date"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_before_anything_starts(

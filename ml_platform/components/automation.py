@@ -10,6 +10,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_ST
 
 from ml_platform.components.execution import training_run_config
 from ml_platform.components.graph import SpecComponent, asset_key
+from ml_platform.components.messages import kafka_sensor
 from ml_platform.components.partitions import RANGE_END, RANGE_START, days_of_run
 from ml_platform.components.recovery import recovery_sensor
 from ml_platform.components.rollout import rollout_progress_sensor
@@ -25,6 +26,7 @@ from ml_platform.resources.cluster import priority_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
+from ml_platform.resources.messages import topics_of
 from ml_platform.resources.origins import Origins
 from ml_platform.resources.triggers import MODEL, TRIGGER, tags_of, training_assets
 
@@ -51,6 +53,8 @@ class Automation(SpecComponent):
         sensors = [arrival_sensor(catalog, pace), freshness, recovery_sensor(catalog, pace)]
         if catalog.models:
             sensors += [retrain_sensor(catalog, pace), rollout_progress_sensor(catalog, pace)]
+        if topics_of(catalog):
+            sensors.append(kafka_sensor(catalog, pace))
         return dg.Definitions(sensors=sensors)
 
 

@@ -63,10 +63,16 @@ def checked(catalog: Catalog, lake: Lake, request: Request) -> Request:
     """
     spec = model_named(catalog, request.model)
     run = overridden(spec, request.overrides)
+    delay, begins = catalog.label_delay(spec), catalog.sources[spec.entity_rows].start_date
+    days = run.training.span_days(delay) + delay
+    if request.as_of.toordinal() - days < begins.toordinal():
+        problem = f"needs {days:,} days before it, and {spec.entity_rows} begins on {begins}"
+        subject = keys.partition(keys.training_set(spec.name), request.as_of)
+        raise SpecError(subject, problem, "choose a later date or a smaller training.window_days")
     if training_fingerprint(lake, catalog, run, request.as_of) is None:
         raise TrainingError(
             keys.partition(keys.training_set(spec.name), request.as_of),
-            f"inputs of its {run.training.span_days(catalog.label_delay(spec))} days are missing or out of date",
+            f"inputs of its {run.training.span_days(delay)} days are missing or out of date",
             "ml-platform status, or another date",
         )
     return Request(spec.name, request.as_of, request.trigger, request.reason, request.priority, changes(spec, run))

@@ -27,6 +27,7 @@ from ml_platform.core.spec.source import (
     SqlOrigin,
 )
 from ml_platform.core.spec.training import CandidateSpec, OverridesSpec, TrainingSpec
+from ml_platform.core.spec.triggers import TrainingMessage, TriggersSpec
 
 __all__ = [
     "OBJECT_CHECKS",
@@ -67,7 +68,9 @@ __all__ = [
     "SourceSpec",
     "SqlOrigin",
     "Stage",
+    "TrainingMessage",
     "TrainingSpec",
+    "TriggersSpec",
     "ViewInputSpec",
     "bytes_of",
     "duration",
