@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 import pytest
+import yaml
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from ml_platform.components.messages import kafka_sensor
@@ -26,6 +27,7 @@ from ml_platform_tests.conftest import FIRST_DAY, NO_LOGS
 from ml_platform_tests.forks import Nursery
 from ml_platform_tests.processes import eventually
 
+ROOT = Path(__file__).parents[2]
 QUEUED = {"run_coordinator": {"module": "dagster", "class": "QueuedRunCoordinator"}, **NO_LOGS}
 
 
@@ -91,6 +93,22 @@ def test_tick_that_dies_after_a_launch_neither_loses_nor_doubles(
     instance.update_instigator_state(state.with_data(data))
     eventually(again)
     assert len(instance.get_runs()) == 2
+
+
+def test_trainings_of_one_model_follow_each_other(broker: Broker, tmp_path: Path) -> None:
+    """By the limits that an instance has, on a laptop and on a cluster."""
+    local, cluster = (
+        yaml.safe_load((ROOT / path).read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
+        for path in ("ml_platform/local/dagster.yaml", "k8s/base/dagster.yaml")
+    )
+    assert local == cluster
+    launcher = {"module": "dagster._core.test_utils", "class": "MockedRunLauncher"}
+    limits = {"concurrency": {"runs": {"tag_concurrency_limits": local}}, "run_launcher": launcher, **QUEUED}
+    broker.send(TOPIC, b"{}", b'{"as_of": "2018-05-30"}')
+    with dg.instance_for_test(overrides=limits, temp_dir=str(tmp_path)) as instance:
+        eventually(lambda: tick(instance) or len(instance.get_runs()) == 2)
+        ticking.dequeue(instance)
+        assert len(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))) == 1
 
 
 def test_message_becomes_a_run_of_its_training(broker: Broker, environment: Settings) -> None:

@@ -9,6 +9,7 @@ from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
 
 from ml_platform.components.execution import executor
@@ -55,13 +56,25 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(assets, sensors=[sensor], resources=resources, executor=executor(settings, known))
 
 
+PLACE = InProcessWorkspaceLoadTarget(
+    InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="ml_platform_tests.components.ticking", attribute="definitions"),
+        location_name="wishes",
+    )
+)
+
+
 def tick(instance: dg.DagsterInstance, dies_at: str = "") -> None:
     """One look of the daemon at its sensors; they tick if it is time."""
-    origin = LoadableTargetOrigin(module_name="ml_platform_tests.components.ticking", attribute="definitions")
     flags = {"kafka_sensor": {dies_at: signal.SIGKILL}} if dies_at else None
-    place = InProcessWorkspaceLoadTarget(InProcessCodeLocationOrigin(origin, location_name="wishes"))
-    with create_test_daemon_workspace_context(place, instance) as workspace:
+    with create_test_daemon_workspace_context(PLACE, instance) as workspace:
         list(execute_sensor_iteration(workspace, logging.getLogger("ticks"), None, None, debug_crash_flags=flags))
+
+
+def dequeue(instance: dg.DagsterInstance) -> None:
+    """One look of the daemon at its queue of runs."""
+    with create_test_daemon_workspace_context(PLACE, instance) as workspace:
+        list(QueuedRunCoordinatorDaemon(interval_seconds=1).run_iteration(workspace))
 
 
 if __name__ == "__main__":
