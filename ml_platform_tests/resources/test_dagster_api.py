@@ -165,6 +165,10 @@ def test_real_webserver_understands_what_it_is_asked(tmp_path: Path, catalog: Ca
         with pytest.raises(StackError, match="refused"):
             api.wipe_partitions([("nobody/raw", FIRST_DAY, LAST_DAY)])
         assets = training_assets(catalog.models["fraud_detection"])
+        op, descriptions = launchpad(api, assets)
+        assert op["config"]["training"]["window_days"] == catalog.models["fraud_detection"].training.window_days
+        assert op["config"]["candidates"]["1"]["params"]["epochs"] == 8
+        assert descriptions["window_days"] == "days of rows that the model is fitted on"
         config = run_config("fraud_detection", {"training.window_days": 14, "candidates.1.params.epochs": 3})
         by_command = seen_of(api, api.launch_run(assets, LAST_DAY, {"dagster/priority": "5"}, config))
         assert by_command["assets"] == assets
@@ -176,6 +180,22 @@ def test_real_webserver_understands_what_it_is_asked(tmp_path: Path, catalog: Ca
         assert by_http["assets"] == assets
         assert yaml.safe_load(by_http["config"]) == run_config("fraud_detection", {"training.window_days": 14})
         assert by_http["tags"]["ml_platform/reason"] == "new merchants"
+
+
+def launchpad(api: DagsterApi, assets: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The config of a training set that the UI begins with, and what it says of fields."""
+    query = """query($asked: PipelineSelector!) { runConfigSchemaOrError(selector: $asked) { ... on RunConfigSchema {
+        rootDefaultYaml allConfigTypes { ... on CompositeConfigType { fields { name description } } } } } }"""
+    selector = {
+        "repositoryLocationName": "ml_platform",
+        "repositoryName": "__repository__",
+        "pipelineName": "__ASSET_JOB",
+    }
+    asked = {**selector, "assetSelection": [{"path": key.split("/")} for key in assets]}
+    found = api.query(query, asked=asked)["runConfigSchemaOrError"]
+    fields = [field for kind in found["allConfigTypes"] for field in kind.get("fields", ())]
+    descriptions = {field["name"]: field["description"] for field in fields if field["description"]}
+    return yaml.safe_load(found["rootDefaultYaml"])["ops"]["fraud_detection__training_set"], descriptions
 
 
 def seen_of(api: DagsterApi, run: str) -> dict[str, Any]:
