@@ -27,6 +27,7 @@ from ml_platform.cli import (
     schema,
     spin,
     status,
+    trigger,
 )
 from ml_platform.core.catalog import catalog_at
 from ml_platform.core.errors import PlatformError
@@ -48,7 +49,7 @@ GROUPS = {  # of the help, by what people want; `dev`, `demo` and `land` are bel
     ),
     "Project": (init.init, check.check, schema.schema, spin.spin),
     "Data": (backfill.backfill, feast.feast),
-    "Models": (models.promote, models.rollback),
+    "Models": (trigger.trigger, models.promote, models.rollback),
     "Run": (migrate.migrate,),
 }
 for group, commands in GROUPS.items():

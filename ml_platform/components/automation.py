@@ -10,6 +10,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_ST
 
 from ml_platform.components.execution import training_run_config
 from ml_platform.components.graph import SpecComponent, asset_key
+from ml_platform.components.messages import kafka_sensor
 from ml_platform.components.partitions import RANGE_END, RANGE_START, days_of_run
 from ml_platform.components.recovery import recovery_sensor
 from ml_platform.components.rollout import rollout_progress_sensor
@@ -21,13 +22,15 @@ from ml_platform.data.arrivals import Request, look, plan
 from ml_platform.data.landing import Page, lateness
 from ml_platform.data.watch import Arrival, Watch
 from ml_platform.monitoring.retrain import Train, one_cause
+from ml_platform.resources.cluster import priority_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.ledger import is_handled
 from ml_platform.resources.lineage import training_decision, training_needs
+from ml_platform.resources.messages import topics_of
 from ml_platform.resources.origins import Origins
+from ml_platform.resources.triggers import MODEL, TRIGGER, tags_of, training_assets
 
 OVERLAP = timedelta(seconds=15)  # a run's end is written a moment after it
-MODEL, TRIGGER = "ml_platform/model", "ml_platform/trigger"  # tags of a training's run
 MENTIONED = 5  # misnamed objects that a tick's log mentions
 
 
@@ -50,6 +53,8 @@ class Automation(SpecComponent):
         sensors = [arrival_sensor(catalog, pace), freshness, recovery_sensor(catalog, pace)]
         if catalog.models:
             sensors += [retrain_sensor(catalog, pace), rollout_progress_sensor(catalog, pace)]
+        if topics_of(catalog):
+            sensors.append(kafka_sensor(catalog, pace))
         return dg.Definitions(sensors=sensors)
 
 
@@ -167,9 +172,7 @@ def _ingest_request(request: Request) -> dg.RunRequest:
 
 def model_assets(spec: ModelSpec) -> list[dg.AssetKey]:
     """The assets that one training makes, in order."""
-    found = [keys.trials] if spec.searched else []
-    nouns = (keys.training_set, *found, keys.candidate, keys.evaluation, keys.model_version, keys.deployment)
-    return [asset_key(noun(spec.name)) for noun in nouns]
+    return [asset_key(key) for key in training_assets(spec)]
 
 
 def retrain_sensor(catalog: Catalog, pace: AutomationSpec) -> dg.SensorDefinition:
@@ -225,6 +228,6 @@ def training_request(spec: ModelSpec, catalog: Catalog, lake: Lake, busy: set[dg
         run_key=f"{spec.name}:{decision.identity}:{before.written_at if before else 'first'}",
         partition_key=day.isoformat(),
         asset_selection=model_assets(spec),
-        tags={"ml_platform/reason": decision.reason, MODEL: spec.name, TRIGGER: decision.trigger},
+        tags={**tags_of(spec.name, decision.trigger, decision.reason), **priority_tags(0, catalog.cluster)},
         run_config=training_run_config(spec),
     )

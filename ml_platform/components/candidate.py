@@ -19,6 +19,7 @@ from ml_platform.components.graph import (
     training_date_of,
 )
 from ml_platform.components.launching import launcher_of, sized
+from ml_platform.components.overriding import config_schema, wanted
 from ml_platform.components.progress import Progress
 from ml_platform.components.reporting import CheckOutcome, markdown_table, mistakes_are_final, png_metadata
 from ml_platform.components.stopping import is_last_try, within_limits
@@ -38,12 +39,20 @@ from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import BYTES, training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
-from ml_platform.resources.lineage import current_inputs, inputs_fingerprint, required_inputs, training_needs
+from ml_platform.resources.lineage import (
+    as_trained,
+    current_inputs,
+    inputs_fingerprint,
+    override_tags,
+    required_inputs,
+    training_needs,
+)
 from ml_platform.resources.trials import with_winners
 from ml_platform.training.curves import learning_curves
 from ml_platform.training.manifest import describe
+from ml_platform.training.overrides import OVERRIDES, changes
 from ml_platform.training.profile import frame_of, profile, shown
-from ml_platform.training.training_set import LABEL, columns_of, leakage
+from ml_platform.training.training_set import LABEL, Assembled, Leakage, columns_of, leakage
 from ml_platform.training.windows import windows
 
 if TYPE_CHECKING:
@@ -99,6 +108,7 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
             ),
         ],
         retry_policy=RETRIES,
+        config_schema=config_schema(spec),
         **pod(spec.batch_resources, catalog),
         description=f"Rows, labels and point-in-time features that {spec.name} is trained and judged on, as of the partition's date.",
         **common,
@@ -109,6 +119,8 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
         engine: dg.ResourceParam[Engine],
         tracking: dg.ResourceParam[Tracking],
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult]:
+        with mistakes_are_final():
+            run = wanted(spec, context.op_execution_context.op_config)
         with tracking.step(spec.name) as mlflow:
             context.add_asset_metadata(tracking.metadata(mlflow))
             runs = {"mlflow_run_id": mlflow.active_run().info.run_id, "dagster_run_id": context.run.run_id}
@@ -116,7 +128,9 @@ def training_set_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition
             def told(frame: "pd.DataFrame", version: str) -> None:
                 log_dataset(mlflow, frame, keys.training_set(spec.name), version, LABEL)
 
-            yield from make_training_set(spec, catalog, training_date_of(context), lake, engine, runs, told)
+            day = training_date_of(context)
+            kept = override_tags(changes(spec, run), lake.manifest(key, day))
+            yield from make_training_set(run, catalog, day, lake, engine, runs | kept, told)
 
     return training_set  # type: ignore[return-value]  # the overload is lost behind **common
 
@@ -127,9 +141,10 @@ def make_training_set(
     training_date: date,
     lake: Lake,
     engine: Engine,
-    runs: dict[str, str],
+    tags: dict[str, str],
     told: "Callable[[pd.DataFrame, str], None]" = lambda frame, version: None,
 ) -> Iterable[dg.AssetCheckResult | dg.MaterializeResult]:
+    """Join, check and write the training set. `tags` say which runs made it, and what they said otherwise than the model file."""
     delay = catalog.label_delay(spec)
     used = windows(spec.training, delay, training_date)
     views, source = catalog.daily_views(spec), catalog.sources[spec.entity_rows]
@@ -137,25 +152,21 @@ def make_training_set(
     made = assembled(lake, engine, catalog, spec, training_date)
     table = made.table
     leaked = leakage(table, source.event_time, views, delay, start_of(training_date))
-    words = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
-    lost, kept = made.counted.unlabelled, made.counted.labelled
-    lost_words = f"{lost:,} of {lost + kept:,} rows have no label; joined by {made.match.words}"
-    once_words = f"{kept:,} rows have a label, and the set has {table.num_rows:,}"
-    checks = [
-        CheckOutcome(NO_FUTURE, not leaked.found, words).result(),
-        CheckOutcome(ROWS_ONCE, made.has_each_row_once, once_words).result(),
-        CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
-    ]
-    if leaked.found or not made.has_each_row_once:
+    checks, wrong = _judged(made, leaked)
+    if wrong:
         yield from checks
-        wrong = words if leaked.found else f"{once_words}: some join has multiplied or lost rows"
         raise dg.Failure(f"{keys.partition(keys.training_set(spec.name), training_date)}: {wrong}", allow_retries=False)
 
     if current_inputs(lake.manifest, training_needs(catalog, spec, training_date)) != inputs:
         subject = keys.partition(keys.training_set(spec.name), training_date)
         raise LakeError(subject, "its inputs were replaced while it was read", "it is tried again")
-    described = json.dumps(describe(spec, delay, training_date, views, table))
-    tags = {"inputs_fingerprint": inputs_fingerprint(inputs), DESCRIBED: described, BYTES: str(table.nbytes), **runs}
+    overrides = json.loads(tags.get(OVERRIDES, "{}"))
+    described = describe(spec, delay, training_date, views, table) | ({OVERRIDES: overrides} if overrides else {})
+    tags = tags | {
+        "inputs_fingerprint": inputs_fingerprint(inputs, overrides),
+        DESCRIBED: json.dumps(described),
+        BYTES: str(table.nbytes),
+    }
     manifest = lake.write_table(keys.training_set(spec.name), training_date, table, inputs, tags)
     frame = frame_of(table)
     told(frame, manifest.content_hash)
@@ -171,10 +182,26 @@ def make_training_set(
             **sized(spec, manifest)[1],
             "input_partitions": len(inputs),
             "content_hash": manifest.content_hash,
+            **({"overrides": dg.MetadataValue.json(overrides)} if overrides else {}),
             "columns": markdown_table(profile(frame).map(shown).to_dict("records")),
         },
         check_results=checks,
     )
+
+
+def _judged(made: Assembled, leaked: Leakage) -> tuple[list[dg.AssetCheckResult], str]:
+    """The checks of a training set, and in words what keeps it from being written."""
+    future = f"{leaked.features_from_the_future} features from the future, {leaked.labels_not_yet_known} labels not yet known"
+    lost, kept = made.counted.unlabelled, made.counted.labelled
+    lost_words = f"{lost:,} of {lost + kept:,} rows have no label; joined by {made.match.words}"
+    once_words = f"{kept:,} rows have a label, and the set has {made.table.num_rows:,}"
+    checks = [
+        CheckOutcome(NO_FUTURE, not leaked.found, future).result(),
+        CheckOutcome(ROWS_ONCE, made.has_each_row_once, once_words).result(),
+        CheckOutcome(ROWS_LABELLED, lost == 0, lost_words, severity=dg.AssetCheckSeverity.WARN).result(),
+    ]
+    multiplied = "" if made.has_each_row_once else f"{once_words}: some join has multiplied or lost rows"
+    return checks, future if leaked.found else multiplied
 
 
 def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
@@ -199,7 +226,7 @@ def candidate_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         subject = keys.partition(keys.candidate(spec.name), day)
         stopping = within_limits(context, subject, spec.resources)
         with stopping as stop, mistakes_are_final(), tracking.step(spec.name) as mlflow:
-            found = with_winners(spec, lake, day)
+            found = with_winners(as_trained(spec, lake, day), lake, day)
             mlflow.log_params({"training_date": day, **tracked_params(found)})
             progress, run_id = Progress(context, mlflow), mlflow.active_run().info.run_id
             resources, said = sized(spec, lake.require(keys.training_set(spec.name), day))

@@ -53,6 +53,7 @@ def _job_launcher(
     from dagster_k8s.job import construct_dagster_k8s_job, get_user_defined_k8s_config
     from kubernetes.client import ApiClient
 
+    from ml_platform.components.pods import priority_of
     from ml_platform.resources.job_launcher import JobLauncher
     from ml_platform.resources.namespace import Namespace
 
@@ -64,7 +65,7 @@ def _job_launcher(
         )
     asked = get_user_defined_k8s_config({"dagster-k8s/config": json.dumps(fit_config(resources, cluster))})
     whole = K8sContainerContext.create_for_run(context.run, run_launcher, include_run_tags=False)
-    whole = whole.merge(K8sContainerContext(run_k8s_config=asked))
+    whole = whole.merge(K8sContainerContext(run_k8s_config=asked)).merge(priority_of(context.run))
     client: Any = ApiClient()
     assert whole.namespace, "the run launcher has one"
     namespace = Namespace(client, whole.namespace)

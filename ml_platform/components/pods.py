@@ -47,10 +47,27 @@ def executor_of_pods(start_timeout: float) -> dg.ExecutorDefinition:
     def pods(init_context: dg.InitExecutorContext) -> Executor:
         executor: Any = make(init_context)
         executor._check_step_health_interval_seconds = LOOKED_AT_EVERY
-        executor._step_handler = steps = PodSteps(executor._step_handler, start_timeout)
+        executor._step_handler = steps = PodSteps(with_priority(executor._step_handler), start_timeout)
         return Cancellable(executor, steps)
 
     return pods
+
+
+def priority_of(run: dg.DagsterRun) -> Any:
+    """The priority class that the run's tags name, for pods that would not have it: dagster-k8s heeds tags in the run's own pod."""
+    from dagster_k8s.container_context import K8sContainerContext
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig
+
+    pod = json.loads(run.tags.get("dagster-k8s/config", "{}")).get("pod_spec_config", {})
+    asked = {name: value for name, value in pod.items() if name == "priority_class_name"}
+    return K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict({"pod_spec_config": asked}))
+
+
+def with_priority(handler: Any) -> Any:
+    """The handler of dagster-k8s, whose pods have the priority class of their run."""
+    of_step = handler._get_container_context
+    handler._get_container_context = lambda context: of_step(context).merge(priority_of(context.dagster_run))
+    return handler
 
 
 class Cancellable(Executor):

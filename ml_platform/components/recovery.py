@@ -18,13 +18,16 @@ from ml_platform.components.reporting import MISTAKES
 from ml_platform.core import keys
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import PlatformError
-from ml_platform.core.spec import AutomationSpec
+from ml_platform.core.spec import AutomationSpec, ModelSpec
 from ml_platform.monitoring.due import Again, Ask, Part, decide
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.manifest import Manifest
 from ml_platform.resources.release import Clock, utc_now
+from ml_platform.resources.triggers import MODEL, REASON, TRIGGER
+from ml_platform.training.overrides import op_of
 
 TRIES, AGAIN_OF = "ml_platform/try", "ml_platform/again_of"  # tags: how often it was tried, and for which run it stands
+STAYS = (MODEL, TRIGGER, "dagster/priority", "dagster-k8s/config")  # tags that a run has again
 LOOK_BACK = timedelta(days=7)  # of the first tick
 OVERLAP = timedelta(seconds=60)  # a run's end is written a moment after it
 REPORTED = 100  # partitions that a tick reports at most
@@ -67,7 +70,7 @@ def recovery_sensor(catalog: Catalog, pace: AutomationSpec, clock: Clock = utc_n
         for reason in decision.reasons:
             context.log.info(reason)
         waiting = [ask.id for ask in lost if ask.ending == "trouble" and ask.id not in decision.settled]
-        requests = [_request(one, catalog) for one in decision.again]
+        requests = [_request(one, catalog, context.instance) for one in decision.again]
         reasons = "; ".join(decision.reasons) or "nothing that was asked for is missing"
         return dg.SensorResult(
             run_requests=requests,
@@ -194,9 +197,10 @@ def _without(ask: Ask, arriving: Iterable[str], known: Iterable[dg.AssetKey]) ->
     return Ask(ask.id, ask.at, ask.parts, missing, ask.ending, ask.ended, ask.tries, ask.why)
 
 
-def _request(again: Again, catalog: Catalog) -> dg.RunRequest:
-    after = again.after
-    tags = {TRIES: str(after.tries + 1), AGAIN_OF: after.id, "ml_platform/reason": f"again: {after.why[:200]}"}
+def _request(again: Again, catalog: Catalog, instance: dg.DagsterInstance) -> dg.RunRequest:
+    after, failed = again.after, instance.get_run_by_id(again.after.id)  # None: a backfill
+    tags = {name: value for name, value in failed.tags.items() if name in STAYS} if failed else {}
+    tags |= {TRIES: str(after.tries + 1), AGAIN_OF: after.id, REASON: f"again: {after.why[:200]}"}
     if again.days and again.days[0] == again.days[1]:
         tags[PARTITION] = again.days[0].isoformat()
     elif again.days:
@@ -206,8 +210,17 @@ def _request(again: Again, catalog: Catalog) -> dg.RunRequest:
         run_key=f"{after.id}:{after.tries}:{','.join(again.assets)}:{again.days}",
         asset_selection=[asset_key(asset) for asset in again.assets],
         tags=tags,
-        run_config=training_run_config(catalog.models[owners.pop()]) if len(owners) == 1 else {},
+        run_config=_run_config(again, failed, catalog.models[owners.pop()]) if len(owners) == 1 else {},
     )
+
+
+def _run_config(again: Again, failed: dg.DagsterRun | None, spec: ModelSpec) -> dict[str, Any]:
+    """What a run said otherwise than the model file is said again, where the training begins anew."""
+    config = training_run_config(spec)
+    if failed and keys.training_set(spec.name) in again.assets:
+        ops: Any = failed.run_config.get("ops", {})
+        config |= {"ops": {op: said for op, said in ops.items() if op == op_of(spec.name)}}
+    return config
 
 
 # --- what is there ----------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from ml_platform.resources.checkpoints import LakeCheckpoints
 from ml_platform.resources.cluster import training_tags
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.launcher import clear_job, fitting
+from ml_platform.resources.lineage import as_trained
 from ml_platform.resources.mlflow_client import SOON, TWO_MINUTES, mlflow_client, patience
 from ml_platform.resources.stopping import Stop
 from ml_platform.resources.trials import LakeTrials, conclude, fingerprint
@@ -47,7 +48,7 @@ def trials_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
         context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], tracking: dg.ResourceParam[Tracking]
     ) -> Iterator[dg.DynamicOutput[None]]:
         with mistakes_are_final(), tracking.step(spec.name):
-            check_rows(spec, catalog, _day(context), lake)
+            check_rows(as_trained(spec, lake, _day(context)), catalog, _day(context), lake)
         for position, candidate in spec.searched.items():
             for number in range(candidate.search.count if candidate.search else 0):
                 yield dg.DynamicOutput(None, mapping_key=keys.trial(position, number))
@@ -65,7 +66,7 @@ def trials_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     ) -> Iterator[dg.Output[None]]:
         subject = f"{keys.partition(keys.trials(spec.name), _day(context))} {context.get_mapping_key()}"
         with within_limits(context, subject, spec.resources) as stop, mistakes_are_final():
-            record = run_trial(context, spec, catalog, lake, tracking, stop)
+            record = run_trial(context, as_trained(spec, lake, _day(context)), catalog, lake, tracking, stop)
         yield dg.Output(None, metadata=_row(record, spec, context.run_id))
 
     @dg.op(
@@ -77,7 +78,8 @@ def trials_asset(spec: ModelSpec, catalog: Catalog) -> dg.AssetsDefinition:
     )
     def choose(context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake]) -> Iterator[dg.Output[None]]:
         with mistakes_are_final():
-            yield dg.Output(None, metadata=choose_winners(spec, catalog, _day(context), lake, context.run_id))
+            run = as_trained(spec, lake, _day(context))
+            yield dg.Output(None, metadata=choose_winners(run, catalog, _day(context), lake, context.run_id))
 
     @dg.graph_asset(
         key=asset_key(keys.trials(spec.name)),

@@ -86,6 +86,11 @@ def deployment(model: str) -> str:
     return f"{model}/deployment"
 
 
+def dead_letters(model: str) -> str:
+    """Messages that asked for a training and could not be one, by the day on which they were sent."""
+    return f"{model}/dead_letters"
+
+
 def prediction_log(model: str) -> str:
     """What the model server answered, by day."""
     return f"{model}/prediction_log"

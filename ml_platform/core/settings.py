@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         description="disk space for answers that the lake has not taken yet; beyond it the oldest are given up",
     )
     dagster: str = Field(default="", description="URL of the Dagster webserver; default the embedded one")
+    kafka: str = Field(default="", description="Kafka's brokers, for models with a topic: host:port[,host:port]")
+    kafka_options: SecretStr | None = Field(
+        default=None, description="more settings of librdkafka for it, as YAML: {security.protocol: SASL_SSL, ...}"
+    )
     executor: Literal["multiprocess", "in_process", "k8s"] = Field(
         default="multiprocess", description="how a run executes its steps"
     )

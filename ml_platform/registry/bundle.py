@@ -26,6 +26,7 @@ from ml_platform.core.errors import BundleError
 from ml_platform.core.records import of, read
 from ml_platform.core.spec import FeatureViewSpec, ModelSpec, SourceSpec
 from ml_platform.features.transforms import Transforms
+from ml_platform.training.overrides import OVERRIDES
 from ml_platform.training.trainers import Trainer, load_fitted
 
 TRANSFORMS = "transforms.json"
@@ -268,7 +269,7 @@ Owners: {", ".join(spec.owners) or "none named"}. Task: {spec.task}. Trainer: {m
 
 Trained as of {manifest["training_date"]} on the {spec.training.window_days} days that end an embargo before the
 {spec.training.validation_days} validation days; label `{spec.label.column}` from `{spec.label.source}`.
-Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"])} input partitions (manifest.json).
+Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"])} input partitions (manifest.json).{_overrides(manifest)}
 
 | on the validation rows | |
 |---|---|
@@ -277,6 +278,11 @@ Code {manifest["code_version"]}, seed {manifest["seed"]}, {len(manifest["inputs"
 {_leaderboard(spec, manifest)}Looked up by id: {", ".join(f"{view.name} ({view.entity})" for view in schema.views) or "nothing"}.
 Given in the request: {", ".join(schema.request) or "nothing"}. Computed per event, not online: {", ".join(schema.rolling) or "nothing"}. Model inputs: {len(transforms.names)}.
 """
+
+
+def _overrides(manifest: Mapping[str, Any]) -> str:
+    given = ", ".join(f"{name} {json.dumps(value)}" for name, value in manifest.get(OVERRIDES, {}).items())
+    return f"\nIts run changed this of the model file: {given}." if given else ""
 
 
 def _leaderboard(spec: ModelSpec, manifest: Mapping[str, Any]) -> str:

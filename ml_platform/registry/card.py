@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_platform.evaluation.gates import GateResult
 from ml_platform.registry import bundle
+from ml_platform.training.overrides import OVERRIDES
 
 MOST_LETTERS = 5_000  # MLflow on PostgreSQL keeps no more of a description
 
@@ -28,6 +29,8 @@ def lineage_tags(files: Mapping[str, bytes]) -> dict[str, str]:
     """What a version was made of, in short; all of it is in the bundle's manifest."""
     manifest = json.loads(files[bundle.MANIFEST])
     tags = {name: str(manifest[name]) for name in ("trainer", "code_version", "seed") if name in manifest}
+    if given := manifest.get(OVERRIDES):
+        tags[OVERRIDES] = json.dumps(given)
     return {**tags, "input_partitions": str(len(manifest.get("inputs", ())))}
 
 

@@ -13,6 +13,7 @@ class Version:
     training_date: str
     run_id: str
     source: str
+    overrides: str = ""  # what its run said otherwise than the model file, as JSON; empty if nothing
 
     @property
     def label(self) -> str:

@@ -26,6 +26,14 @@ BYTES = "bytes"  # tag of a training set: of its rows in memory
 WAITING = "ml-platform/waiting"  # of a run: what pods of its steps wait for
 
 
+def priority_tags(priority: int, cluster: ClusterSpec) -> dict[str, str]:
+    """Tags of a run: its place in Dagster's queue, and the class of its pods."""
+    tags = {"dagster/priority": str(priority)} if priority else {}
+    if classes := [(least, name) for name, least in cluster.priority_classes.items() if least <= priority]:
+        tags["dagster-k8s/config"] = json.dumps({"pod_spec_config": {"priority_class_name": max(classes)[1]}})
+    return tags
+
+
 def pool(resources: ResourcesSpec) -> str:
     """The Dagster pool that limits how many such steps run at once, over all runs."""
     return "gpu_training" if resources.with_gpu else "cpu_training"

@@ -1,7 +1,7 @@
 """Dagster from the outside: what a person would click in its UI, through the webserver's GraphQL."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,6 +21,11 @@ _LAUNCH = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(
     __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
 _BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { __typename
     ... on PartitionBackfill { id status error { message } runs(limit: 1000) { runId status assetSelection { path } } }
+    ... on Error { message } } }"""
+_HOME = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+    repository { name location { name } } } } }"""
+_RUN = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on RunConfigValidationInvalid { errors { message } }
     ... on Error { message } } }"""
 _WIPE = """mutation($ranges: [PartitionsByAssetSelector!]!) { wipeAssets(assetPartitionRanges: $ranges) {
     __typename ... on Error { message } } }"""
@@ -129,6 +134,35 @@ class DagsterApi:
             if found.is_over(days):
                 return found
             sleep(1.0)
+
+    def launch_run(
+        self, assets: Sequence[str], day: date, tags: Mapping[str, str], run_config: Mapping[str, Any]
+    ) -> str:
+        """Ask for one run that makes a day of these assets; returns the run's id.
+
+        Raises:
+            StackError: also if Dagster does not know the first of them, or its steps do not take the config.
+        """
+        found = self.query(_HOME, key={"path": assets[0].split("/")})["assetNodeOrError"].get("repository")
+        if not found:
+            raise self._refusal(f"it does not know {assets[0]}; maybe the code location is not loaded")
+        params = {
+            "selector": {
+                "repositoryLocationName": found["location"]["name"],
+                "repositoryName": found["name"],
+                "pipelineName": "__ASSET_JOB",
+                "assetSelection": [{"path": key.split("/")} for key in assets],
+            },
+            "runConfigData": run_config,
+            "executionMetadata": {
+                "tags": [{"key": k, "value": v} for k, v in {"dagster/partition": day.isoformat(), **tags}.items()]
+            },
+        }
+        launched = self.query(_RUN, params=params)["launchRun"]
+        if launched["__typename"] != "LaunchRunSuccess":
+            problems = [one["message"] for one in launched.get("errors", ())]
+            raise self._refusal("; ".join(problems) or launched.get("message", launched["__typename"]))
+        return launched["run"]["runId"]
 
     def materialized_days(self, key: str) -> set[date]:
         """The days of an asset that Dagster knows as made.

@@ -1,8 +1,10 @@
 """What was made from what: which partitions a partition needs, and whether it was made from their present content."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from functools import cache
+from typing import Any
 
 from ml_platform.core import digest, keys
 from ml_platform.core.catalog import Catalog
@@ -12,9 +14,11 @@ from ml_platform.features.views import definition, input_days
 from ml_platform.monitoring.retrain import Alarm, Seen, Train, Training, Wait, decide, from_json, ongoing
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.manifest import Input, Manifest
+from ml_platform.training.overrides import OVERRIDES, overridden
 from ml_platform.training.windows import label_days, windows
 
 ALARMS = "alarms"  # tag of a monitored day: what asks for a training
+ORDINARY = "ordinary_training"  # tag of a training set with overrides: the training without, whose place it took
 DEFINITION = "definition"  # tag of a feature view's partition: by which definition it was computed
 
 PartitionName = tuple[str, date]
@@ -109,7 +113,7 @@ def training_decision(lake: Lake, catalog: Catalog, spec: ModelSpec) -> Train | 
         lake.clock(),
         [day + ONE_DAY for day in lake.days(keys.raw(spec.entity_rows))],
         lambda day: training_fingerprint(lake, catalog, spec, day),
-        {day: _training(manifest) for day, manifest in trained.items()},
+        {day: training for day, manifest in trained.items() if (training := ordinary(manifest))},
         lambda: ongoing_alarms(lake, spec.name),
         (any_date - windows(spec.training, delay, any_date).train[1]).days,
         labelled_rows,
@@ -124,9 +128,34 @@ def ongoing_alarms(lake: Lake, model: str) -> list[Alarm]:
     return ongoing((one.tags["version"], from_json(one.tags[ALARMS])) for one in found if one)
 
 
-def _training(made: Manifest) -> Training:
-    return Training(made.tags.get("inputs_fingerprint", ""), datetime.fromisoformat(made.written_at))
+def ordinary(made: Manifest) -> Training | None:
+    """The training without overrides of a training set's date: its own, or the one whose place it took, if there was one."""
+    if OVERRIDES not in made.tags:
+        return Training(made.tags.get("inputs_fingerprint", ""), datetime.fromisoformat(made.written_at))
+    before = json.loads(made.tags.get(ORDINARY, "{}"))
+    return Training(before["inputs"], datetime.fromisoformat(before["at"])) if before else None
 
 
-def inputs_fingerprint(inputs: list[Input]) -> str:
-    return digest.of_json(sorted((i.name, i.version) for i in inputs))[:16]
+def as_trained(spec: ModelSpec, lake: Lake, day: date) -> ModelSpec:
+    """The model as the run that made the date's training set wanted it.
+
+    Raises:
+        LakeError: if there is no training set.
+        SpecError: if the model file does not allow any more what was overridden.
+    """
+    return overridden(spec, json.loads(lake.require(keys.training_set(spec.name), day).tags.get(OVERRIDES, "{}")))
+
+
+def override_tags(overrides: Mapping[str, Any], before: Manifest | None) -> dict[str, str]:
+    """Tags of a training set that is made with overrides, in place of another; none without."""
+    if not overrides:
+        return {}
+    tags = {OVERRIDES: json.dumps(overrides)}
+    if before and (training := ordinary(before)):
+        tags[ORDINARY] = json.dumps({"inputs": training.inputs, "at": training.at.isoformat()})
+    return tags
+
+
+def inputs_fingerprint(inputs: list[Input], overrides: Mapping[str, Any] | None = None) -> str:
+    named: list[Any] = sorted((i.name, i.version) for i in inputs)
+    return digest.of_json([*named, dict(overrides)] if overrides else named)[:16]

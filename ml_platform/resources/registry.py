@@ -19,6 +19,7 @@ from ml_platform.resources.mlflow_client import mlflow_client
 from ml_platform.rollout.standing import ALIASES, Record, Standing, completion, held
 from ml_platform.rollout.state import Event, Rollout
 from ml_platform.rollout.traffic import Traffic
+from ml_platform.training.overrides import OVERRIDES
 
 T = TypeVar("T")
 ARTIFACT_PATH = "bundle"
@@ -308,4 +309,5 @@ def _version(found: Any) -> Version:
         training_date=found.tags.get("training_date", ""),
         run_id=found.run_id,
         source=found.source,
+        overrides=found.tags.get(OVERRIDES, ""),
     )

@@ -87,7 +87,9 @@ def deploy(
         )
     with registry.changing(spec.name) as change:
         standing = change.standing
-        action = plan_deployment(version, standing.aliases, report, gates, standing.challenger)
+        action = plan_deployment(
+            version, standing.aliases, report, gates, standing.challenger, spec.training.overrides.promoted
+        )
         if isinstance(action, Hold):
             return action
         if isinstance(action, Promote):

@@ -41,10 +41,12 @@ def plan_deployment(
     report: Report,
     gates: Sequence[GateResult],
     challenger: Version | None = None,
+    overrides_allowed: bool = True,
 ) -> Action:
     """Whether to make `version` champion. The verdict is judged again here, since a red check stops only its own run.
 
-    A `challenger` is being rolled out now: a version that was trained later takes its place, an earlier one does not.
+    A `challenger` is being rolled out now: a version that was trained later takes its place, an earlier one does not. Without
+    `overrides_allowed` a version whose run said something otherwise than the model file is not deployed.
     """
     if report.bundle_digest != version.digest:
         return Hold(f"the evaluation is of bundle {report.bundle_digest[:12]}, the version of {version.digest[:12]}")
@@ -53,6 +55,9 @@ def plan_deployment(
     champion = aliases.champion
     if champion and champion.number == version.number:
         return Keep()
+    if version.overrides and not overrides_allowed:
+        by_hand = f"ml-platform promote {version.model} {version.number}, or training.overrides.promoted"
+        return Hold(f"its run changed {version.overrides} of the model file, so that it waits for {by_hand}")
     compared = report.champion.version if report.champion else None
     if compared != (champion.number if champion else None):
         present = f"version {champion.number}" if champion else "none"

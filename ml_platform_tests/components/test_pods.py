@@ -1,5 +1,6 @@
 """Steps as pods by dagster-k8s on the double: what it cannot bear by itself."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def double(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield double
 
 
-def run(double: Double, tries: int, then: Callable[[], object]) -> bool:
+def run(double: Double, tries: int, then: Callable[[], object], tags: dict[str, str] | None = None) -> bool:
     """Run the job, and change the cluster when its step was to be launched that often."""
     config = {**LAUNCHER, "job_namespace": double.namespace, "kubeconfig_file": str(double.kubeconfig)}
     launcher = {"module": "dagster_k8s", "class": "K8sRunLauncher", "config": config}
@@ -69,7 +70,7 @@ def run(double: Double, tries: int, then: Callable[[], object]) -> bool:
     changes.start()
     with (
         dg.instance_for_test(overrides={"run_launcher": launcher}) as instance,
-        dg.execute_job(dg.reconstructable(one_step), instance, raise_on_error=False) as result,
+        dg.execute_job(dg.reconstructable(one_step), instance, tags=tags, raise_on_error=False) as result,
     ):
         changes.join()
         return result.success
@@ -93,6 +94,15 @@ def test_step_is_launched_once_the_quota_allows_it(double: Double) -> None:
 def test_any_other_refusal_fails_the_run(double: Double) -> None:
     double.fail(403)
     assert not run(double, 0, lambda: None)
+
+
+def test_pods_of_steps_have_the_priority_class_of_their_run(double: Double) -> None:
+    """dagster-k8s leaves the run's tags out of them."""
+    tags = {"dagster-k8s/config": json.dumps({"pod_spec_config": {"priority_class_name": "urgent", "node_name": "n"}})}
+    assert run(double, 0, lambda: None, tags)
+    (job,) = double.store.list("jobs")
+    spec = job["spec"]["template"]["spec"]
+    assert (spec["priorityClassName"], spec.get("nodeName")) == ("urgent", None)
 
 
 # --- without a run ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from ml_platform.core.settings import Settings
 from ml_platform.registry import bundle
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.trials import outcomes
+from ml_platform.training.overrides import OVERRIDES, overridden
 from ml_platform.training.training_set import LABEL, SPLIT
+from ml_platform.training.windows import search_windows
 from ml_platform_tests.components.searching import (
     DAY,
     FITS,
@@ -153,6 +155,21 @@ def test_search_is_reused_while_everything_that_counts_is_the_same(world: World)
     assert metadata(world.run("trials"))["reused"] == 0
     world.hold(model(moody({"skill": {"range": [0.1, 0.8]}, "trials": 6})), seed=4)
     assert metadata(world.run("trials"))["reused"] == 0
+
+
+def test_search_and_training_go_by_what_the_run_of_the_training_set_changed(world: World) -> None:
+    spec = model(linear(50))
+    world.hold(spec)
+    assert metadata(world.run("trials"))["complete"] == len(ALPHAS)
+    given = {"training.validation_days": 3, "training.seed": 11}
+    rows = training_rows(run := overridden(spec, given))
+    world.lake.write_table(keys.training_set(MODEL), DAY, rows, [], {OVERRIDES: json.dumps(given)})
+    result = world.run()
+    assert result.success, failures(result)
+    scored = search_windows(run.training, 7, DAY).validation
+    assert metadata(result)["scored_on"] == f"{scored[0]} to {scored[1]}"
+    assert metadata(result)["reused"] == 0
+    assert manifest(world)["seed"] == 11
 
 
 def test_candidate_refuses_trials_of_another_search_or_training_set(world: World) -> None:

@@ -65,7 +65,9 @@ def test_logs_queue_monitoring_retries_pools_and_retention_are_the_same(
     assert daemon["run_monitoring"] == instance["run_monitoring"]
     assert daemon["run_retries"] == instance["run_retries"]
     assert snake(values["pythonLogs"]) == instance["python_logs"]
-    assert snake(values["concurrency"]) == {"enabled": True, **instance["concurrency"]}
+    concurrency = snake(values["concurrency"])
+    concurrency["runs"]["tag_concurrency_limits"] = values["concurrency"]["runs"]["tagConcurrencyLimits"]  # as they are
+    assert concurrency == {"enabled": True, **instance["concurrency"]}
     assert snake(values["retention"]) == {"enabled": True, **instance["retention"]}
 
 

@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient
 from pydantic import ValidationError
 
 from ml_platform.core.spec import ClusterSpec, PodSpec, ResourcesSpec, seconds
-from ml_platform.resources.cluster import STARTS_AND_STOPS, fit_config, pod_config, pool, training_config
+from ml_platform.resources.cluster import STARTS_AND_STOPS, fit_config, pod_config, pool, priority_tags, training_config
 
 VERSION = "1.36"
 EVERYTHING: dict[str, Any] = {
@@ -144,6 +144,15 @@ def test_other_steps_get_pods_the_same_way() -> None:
     container = made(pod_config(pod, ClusterSpec()))["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"] == {"memory": "16Gi"}
     assert container["volumeMounts"][0]["mountPath"] == "/cache"
+
+
+def test_priority_is_a_place_in_the_queue_and_the_highest_class_that_it_reaches() -> None:
+    cluster = ClusterSpec(priority_classes={"urgent": 5, "trainings": 0, "later": -5})
+    classes = [json.loads(priority_tags(one, cluster).get("dagster-k8s/config", "{}")) for one in (-9, -1, 0, 4, 5, 9)]
+    names = [one.get("pod_spec_config", {}).get("priority_class_name") for one in classes]
+    assert names == [None, "later", "trainings", "trainings", "urgent", "urgent"]
+    assert priority_tags(5, ClusterSpec()) == {"dagster/priority": "5"}
+    assert priority_tags(0, ClusterSpec()) == {}
 
 
 def test_steps_with_a_gpu_have_a_pool_of_their_own() -> None:

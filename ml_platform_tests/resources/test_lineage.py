@@ -15,6 +15,7 @@ from ml_platform.monitoring.retrain import Alarm, AwaitLabels, Held, Train, to_j
 from ml_platform.resources import lineage
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import ALARMS, ongoing_alarms, training_decision
+from ml_platform.training.overrides import OVERRIDES
 
 MODEL, SINCE = "fraud_detection", date(2018, 5, 1)
 ROWS = pa.table({"n": list(range(100))})
@@ -74,3 +75,15 @@ def test_drift_is_trained_on_when_enough_of_its_labels_can_be_fitted_on(
     assert (due.trigger, due.training_date) == ("drift", first + 4 * ONE_DAY)
     lake.write_table(keys.training_set(MODEL), SINCE, ROWS, [], {"inputs_fingerprint": "again"})
     assert isinstance(training_decision(lake, catalog, spec), Held), "that was a moment ago"
+
+
+def test_training_with_overrides_makes_none_the_less_due(lake: Lake, catalog: Catalog, spec: ModelSpec) -> None:
+    newest = SINCE + timedelta(days=40)
+    land(lake, newest - ONE_DAY)
+    due = training_decision(lake, catalog, spec)
+    assert isinstance(due, Train)
+    assert (due.trigger, due.training_date) == ("cadence", newest)
+    lake.write_table(keys.training_set(MODEL), newest, ROWS, [], {OVERRIDES: '{"training.seed": 3}'})
+    assert training_decision(lake, catalog, spec) == due
+    lake.write_table(keys.training_set(MODEL), newest, ROWS, [], {"inputs_fingerprint": "inputs"})
+    assert not isinstance(training_decision(lake, catalog, spec), Train)

@@ -132,6 +132,16 @@ def world(catalog: Catalog, tmp_path: Path) -> Iterator[World]:
 # --- at once ----------------------------------------------------------------------------------------------------------
 
 
+def test_version_of_a_run_with_overrides_becomes_champion_by_hand_alone(world: World) -> None:
+    changed = replace(NEW, overrides='{"training.seed": 3}')
+    world.registry.known = [changed, OLD]
+    held = world.deploy()
+    assert isinstance(held, Hold)
+    assert world.aliases == Aliases(champion=OLD)
+    world.promote(changed)
+    assert world.aliases == Aliases(champion=changed, previous=OLD)
+
+
 def test_served_version_is_champion_and_the_old_one_previous(world: World) -> None:
     outcome = world.deploy()
     assert isinstance(outcome, Deployed)

@@ -54,6 +54,19 @@ def test_champion_is_kept_when_deployed_again() -> None:
     assert plan_deployment(one, Aliases(champion=one), report(one), [PASSED]) == Keep()
 
 
+def test_version_whose_run_changed_something_waits_for_a_hand_unless_the_model_file_allows_it() -> None:
+    changed = replace(version(2), overrides='{"training.seed": 3}')
+    held = plan_deployment(changed, Aliases(), report(changed), [PASSED], overrides_allowed=False)
+    assert isinstance(held, Hold)
+    assert held.reason.startswith('its run changed {"training.seed": 3} of the model file')
+    assert "ml-platform promote m 2" in held.reason
+    assert isinstance(plan_deployment(changed, Aliases(), report(changed), [PASSED]), Promote)
+    plain = version(2)
+    assert isinstance(plan_deployment(plain, Aliases(), report(plain), [PASSED], overrides_allowed=False), Promote)
+    by_hand = Aliases(champion=changed)
+    assert plan_deployment(changed, by_hand, report(changed), [PASSED], overrides_allowed=False) == Keep()
+
+
 def test_backfilled_older_training_does_not_replace_a_newer_champion() -> None:
     old, new = version(2, "2023-12-01"), version(1, "2024-01-01")
     action = plan_deployment(old, Aliases(champion=new), report(old, new), [PASSED])

@@ -26,7 +26,8 @@ from ml_platform.core.spec.source import (
     SourceSpec,
     SqlOrigin,
 )
-from ml_platform.core.spec.training import CandidateSpec, TrainingSpec
+from ml_platform.core.spec.training import CandidateSpec, OverridesSpec, TrainingSpec
+from ml_platform.core.spec.triggers import TrainingMessage, TriggersSpec
 
 __all__ = [
     "OBJECT_CHECKS",
@@ -50,6 +51,7 @@ __all__ = [
     "ModelSpec",
     "ObjectsOrigin",
     "OnlineStoreSpec",
+    "OverridesSpec",
     "PluginOrigin",
     "PodSpec",
     "PolicySpec",
@@ -67,7 +69,9 @@ __all__ = [
     "SourceSpec",
     "SqlOrigin",
     "Stage",
+    "TrainingMessage",
     "TrainingSpec",
+    "TriggersSpec",
     "ViewInputSpec",
     "bytes_of",
     "duration",

@@ -16,5 +16,6 @@ class AutomationSpec(Spec):
     )
     freshness_interval: int = Field(default=10, ge=1, description="seconds between looks at what follows its inputs")
     retrain_interval: int = Field(default=10, ge=1, description="seconds between looks at what is due to be trained")
+    kafka_interval: int = Field(default=10, ge=1, description="seconds between looks at topics that ask for trainings")
     rollout_interval: int = Field(default=15, ge=1, description="seconds between looks at rollouts")
     recovery_interval: int = Field(default=15, ge=1, description="looks for what runs should have made and did not")

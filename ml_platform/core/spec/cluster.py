@@ -57,6 +57,10 @@ class ClusterSpec(Spec):
     profiles: dict[ProfileName, ResourcesSpec] = Field(
         default_factory=dict, description="resources by name, for `profiles` of sources, feature views and models"
     )
+    priority_classes: dict[LabelKey, int] = Field(
+        default_factory=dict,
+        description="Kubernetes PriorityClass -> the priority of a run from which its pods are of this class; default: none",
+    )
 
     @model_validator(mode="after")
     def _steps_stand_alone(self) -> "ClusterSpec":

@@ -10,6 +10,7 @@ from ml_platform.core.spec.predictions import PredictionsSpec
 from ml_platform.core.spec.resources import PodSpec, ResourcesSpec
 from ml_platform.core.spec.rollout import ROW_METRICS, RolloutSpec
 from ml_platform.core.spec.training import CandidateSpec, LabelSpec, TrainingSpec
+from ml_platform.core.spec.triggers import TriggersSpec
 from ml_platform.core.tasks import METRICS, SELECT_BY, Metric, Task
 
 
@@ -33,6 +34,7 @@ class ModelSpec(Described):
     predictions: PredictionsSpec = Field(default=PredictionsSpec(), description="scores of whole days")
     rollout: RolloutSpec = Field(default=RolloutSpec(), description="how a version that passed becomes champion")
     monitoring: MonitoringSpec = Field(default=MonitoringSpec(), description="what is watched of the deployed version")
+    triggers: TriggersSpec = Field(default=TriggersSpec(), description="what asks for a training from outside")
 
     @model_validator(mode="after")
     def _gates_differ(self) -> "ModelSpec":

@@ -1,6 +1,6 @@
 """What a model is trained on, and by whom."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -12,6 +12,27 @@ from ml_platform.core.tasks import Metric
 class LabelSpec(Spec):
     source: Name = Field(description="the source that has it")
     column: Name = Field(description="its column there")
+
+
+Overridable = Literal[
+    "training.window_days",
+    "training.validation_days",
+    "training.embargo_days",
+    "training.seed",
+    "training.cold_start_share",
+    "candidates",
+]
+
+
+class OverridesSpec(Spec):
+    """What a single run may say otherwise than the file, and what becomes of its version."""
+
+    allowed: tuple[Overridable, ...] = Field(
+        default=get_args(Overridable), description="fields that a single run may change; `candidates`: their params"
+    )
+    promoted: bool = Field(
+        default=False, description="whether a version whose run changed something becomes champion without a hand"
+    )
 
 
 class TrainingSpec(Spec):
@@ -41,6 +62,7 @@ class TrainingSpec(Spec):
         description="the metric on the validation rows by which the best candidate is taken; default: average_precision, "
         "log_loss for several classes, rmse for regression",
     )
+    overrides: OverridesSpec = Field(default=OverridesSpec(), description="what a single run may change of this file")
 
     def embargo(self, label_delay: int) -> int:
         """Days between the rows to fit on and those to judge by."""
