@@ -154,8 +154,8 @@ class State:
 
 @dataclass(frozen=True)
 class _Written:
-    open: Mapping[str, Any]
-    channels: Mapping[str, Any]
+    open: Mapping[str, Mapping[str, Any]]
+    channels: Mapping[str, Mapping[str, Any]]
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
