@@ -66,7 +66,7 @@ def test_what_differs_from_the_lake_is_said_by_feature(
 
 
 def test_failed_check_that_blocks_is_the_status(lake: Lake, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = catalog.views[VIEW].model_dump(exclude_defaults=True) | {"name": VIEW}
+    given: dict[str, Any] = catalog.views[VIEW].model_dump(exclude_defaults=True) | {"name": VIEW}
     given["features"]["customer_max_amount_7d"] = {"min": 0, "max": 0.01}
     strict = replace(catalog, views={**catalog.views, VIEW: FeatureViewSpec.model_validate(given)})
     monkeypatch.setattr(spin, "world", lambda: (Settings(), strict, lake))
