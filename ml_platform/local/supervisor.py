@@ -189,7 +189,13 @@ def _members(group: int) -> list[int]:
 
 
 def main() -> None:
-    """What each program begins as: it ends with the supervisor, and becomes the command."""
+    """What each program begins as: it ends with the supervisor, and becomes the command.
+
+    A stack that was started in the background (`make dev &`, nohup) ignores SIGINT, and with it all that it starts; Dagster then makes
+    its runs ignore SIGTERM too, which are to save their work when they are asked to stop.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     end_with_parent(signal.SIGTERM, int(sys.argv[1]))
     os.execvp("/bin/sh", ["sh", "-c", sys.argv[2]])
 

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -104,6 +105,16 @@ def test_programs_end_in_the_opposite_order_each_with_its_grace(tmp_path: Path, 
     )
     supervised(tmp_path, told, [first, last], lambda _: (pid_in(tmp_path / "one"), pid_in(tmp_path / "two"), None)[-1])
     assert (tmp_path / "ended").read_text().split() == ["last", "first"]
+    assert told == []
+
+
+def test_programs_heed_signals_though_whoever_started_the_stack_ignores_them(tmp_path: Path, told: Told) -> None:
+    """As a shell does that starts it in the background; a shell cannot trap what is ignored as it begins."""
+    polite = Program("a", "trap 'echo TERM >> ended; exit' TERM; echo $$ > pid; while :; do sleep 0.05; done")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    supervised(tmp_path, told, [polite], lambda _: (pid_in(tmp_path / "pid"), None)[-1])
+    assert (tmp_path / "ended").read_text().split() == ["TERM"]
     assert told == []
 
 
