@@ -1,5 +1,5 @@
-"""What the training loop makes of a GPU: `python -m benchmarks.device`, on a machine that needs nothing but torch, numpy, pydantic
-and safetensors. About five minutes.
+"""What the training loop makes of a GPU: `python -m benchmarks.device`, on a machine that needs nothing but torch, numpy, pydantic,
+safetensors and cronsim. About five minutes.
 
 Each figure is of whole epochs after one that warms up. The bare loop has the same network, rows, batches and optimizer, and does
 nothing else; rows and their order are on the device already.

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from zlib import crc32
@@ -52,6 +53,15 @@ class Rows:
         if x.device == self.device:
             return x, y
         return tuple(part.pin_memory().to(self.device, non_blocking=True) for part in (x, y))  # type: ignore[return-value]
+
+    def orders(self, seed: int, epoch: int) -> Iterator[torch.Tensor]:
+        """Each epoch's order, from this epoch on. The next one is drawn while one trains: a fifth of an epoch on a fast device."""
+        with ThreadPoolExecutor(1) as pool:
+            drawn = pool.submit(self.shuffled, seed, epoch)
+            while True:
+                order, epoch = drawn.result(), epoch + 1
+                drawn = pool.submit(self.shuffled, seed, epoch)
+                yield order
 
     def shuffled(self, seed: int, epoch: int) -> torch.Tensor:
         """Row numbers in the epoch's order, the same at every rank."""
@@ -142,12 +152,13 @@ def train(
     checkpoints = _Checkpointing(params, context, ranks, training, validation)
     checkpoints.resume(state)
     per_epoch = -(-len(rows) // params.batch_size)
+    orders = rows.orders(context.seed, state.progress.epoch)
 
     while not _finished(params, state.progress):
         progress, began, loss_sum = state.progress, time.perf_counter(), torch.zeros((), device=device)
         rows_before = progress.step * params.batch_size
         network.train()
-        for batch in rows.shuffled(context.seed, progress.epoch).split(params.batch_size)[progress.step :]:
+        for batch in next(orders).split(params.batch_size)[progress.step :]:
             number = (progress.epoch - 1) * per_epoch + progress.step
             loss_sum += one_step.take(state, batch, number, params.epochs * per_epoch)
             progress.step += 1
