@@ -42,11 +42,15 @@ def cost(
     table = Table(by, "hours of steps", "own", "of it lost", "shared", "serving", f"total, {prices.currency}")
     for name, one in [*lines.items(), ("all", sum(lines.values(), Account()))]:
         figures = (one.seconds / HOUR, one.own, one.lost, one.shared, one.serving, one.total)
-        table.add_row(name, *(f"{figure:,.2f}" for figure in figures))
+        table.add_row(name, *map(_shown, figures))
     print_table(table)
     print(
         "lost: tries that came to nothing. shared: sources, features and the online store, by the trainings that rest on them"
     )
+
+
+def _shown(figure: float) -> str:
+    return f"{figure:,.2f}" if figure >= 1 or not figure else f"{figure:.2g}"
 
 
 def _by_table(spent: Sequence[Spent]) -> dict[str, Account]:

@@ -17,6 +17,7 @@ from ml_platform.core.settings import Settings
 from ml_platform.monitoring.retrain import AwaitLabels, Held, Train, Wait
 from ml_platform.resources.cluster import WAITING
 from ml_platform.resources.dagster_api import DagsterApi
+from ml_platform.resources.dagster_history import ENDED_TICKS
 from ml_platform.resources.lake import Lake
 from ml_platform.resources.lineage import training_decision
 from ml_platform.resources.model_server import ModelServer
@@ -24,8 +25,12 @@ from ml_platform.resources.registry import Registry
 
 _DECISIONS = {Train: "train", Held: "held", AwaitLabels: "waits for labels", Wait: "nothing is due"}
 SHOWN = 3  # ranges of days in one cell
-_TICKS = """{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation {
-    repositories { sensors { name sensorState { status ticks(limit: 1) { status skipReason error { message } } } } } } } } } } }"""
+_TICKS = (
+    """{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation {
+    repositories { sensors { name sensorState { status ticks(limit: 1, """
+    + ENDED_TICKS
+    + """) { status skipReason error { message } } } } } } } } } } }"""
+)
 _RUNS = """{ doing: runsOrError(filter: {statuses: [QUEUED, STARTING, STARTED, CANCELING]}, limit: 20) { ...found }
     failed: runsOrError(filter: {statuses: [FAILURE]}, limit: 5) { ...found } }
     fragment found on Runs { results { runId status assetSelection { path } tags { key value } } }"""

@@ -11,15 +11,22 @@ from ml_platform.resources.dagster_api import DagsterApi
 PAGE = 100
 SEVERAL, NONE = "several", "none"
 
+# Of a sensor. Asked without statuses, Dagster looks for the ticks of all sensors by the ids that they have in its own process, and finds
+# none where the sensors' states were written by a process before. One that is under way says nothing yet.
+ENDED_TICKS = "statuses: [SKIPPED, SUCCESS, FAILURE]"
 _RUNS = """query($after: Float!, $cursor: String, $limit: Int!) { runsOrError(
     filter: {statuses: [SUCCESS, FAILURE, CANCELED], updatedAfter: $after}, cursor: $cursor, limit: $limit) { __typename
     ... on Error { message } ... on Runs { results { runId status creationTime startTime endTime updateTime
     tags { key value } assetSelection { path } stepStats { stepKey status startTime endTime attempts { startTime endTime } } } } } }"""
-_NOW = """query($ticks: Int!) { queued: runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { count } }
+_NOW = (
+    """query($ticks: Int!) { queued: runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { count } }
     under_way: runsOrError(filter: {statuses: [STARTING, STARTED, CANCELING]}) { ... on Runs { count } }
     instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
     workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation { repositories {
-    sensors { name sensorState { status ticks(limit: $ticks) { status timestamp error { message } } } } } } } } } } }"""
+    sensors { name sensorState { status ticks(limit: $ticks, """
+    + ENDED_TICKS
+    + """) { status timestamp error { message } } } } } } } } } } }"""
+)
 
 
 @dataclass(frozen=True)

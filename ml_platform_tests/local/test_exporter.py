@@ -11,8 +11,24 @@ from typing import Any
 import dagster as dg
 import httpx
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils.error import SerializableErrorInfo
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
+from ml_platform.cli.status import _sensors
 from ml_platform.core.catalog import Catalog
 from ml_platform.core.errors import StackError
 from ml_platform.core.settings import Settings
@@ -20,6 +36,7 @@ from ml_platform.core.spec import AlertsSpec, PricesSpec
 from ml_platform.local.exporter import Exporter
 from ml_platform.registry.versions import Aliases, Version
 from ml_platform.resources.dagster_api import DagsterApi
+from ml_platform.resources.dagster_history import present
 from ml_platform.resources.lake import Lake
 from ml_platform.rollout.standing import Standing
 from ml_platform_tests.conftest import NO_LOGS
@@ -115,6 +132,26 @@ def test_metrics_of_a_real_dagster_survive_a_restart(catalog: Catalog, settings:
             ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_ticks_are_seen_though_a_process_before_has_written_the_state_of_their_sensor(
+    dagster_home: Path, api: DagsterApi
+) -> None:
+    """As after every restart of `make dev`: the ids of a code location are others then."""
+    target = LoadableTargetOrigin(python_file="/elsewhere/code.py")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name="code.py")
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "alert_sensor")
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData())
+        instance.add_instigator_state(state)
+        for moment, status in ((1.0, TickStatus.SUCCESS), (2.0, TickStatus.FAILURE), (3.0, TickStatus.FAILURE)):
+            ids, kind, failed = (origin.get_id(), "alert_sensor"), InstigatorType.SENSOR, status == TickStatus.FAILURE
+            error = SerializableErrorInfo("S3 is away", [], None) if failed else None
+            tick = TickData(*ids, kind, status, moment, run_ids=[], error=error, selector_id=state.selector_id)
+            instance.create_tick(tick)
+    (sensor,) = present(api).sensors
+    assert (sensor.name, sensor.failures, sensor.ticked) == ("alert_sensor", 2, 3.0)
+    assert list(_sensors(api)) == [("alert_sensor", "FAILURE", "S3 is away")]
 
 
 @pytest.fixture
