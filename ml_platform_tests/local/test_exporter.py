@@ -25,7 +25,7 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
 from ml_platform.cli.status import _sensors
