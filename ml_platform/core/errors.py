@@ -23,7 +23,8 @@ class PlatformError(Exception):
     """`subject` names the thing (`owner/noun [partition]`), `problem` what is wrong, `next_step` what to do."""
 
     def __init__(self, subject: str, problem: str, next_step: str) -> None:
-        super().__init__(f"{subject}: {problem.rstrip('.')}. Next: {next_step}")
+        ended = problem if problem.endswith(("?", "!")) else f"{problem.rstrip('.')}."
+        super().__init__(f"{subject}: {ended} Next: {next_step}")
         self.subject = subject
         self.problem = problem
         self.next_step = next_step

@@ -10,6 +10,12 @@ def test_message_has_subject_problem_and_next_step() -> None:
     assert str(error) == "transactions/raw [2018-04-01]: this partition does not exist. Next: materialize it"
 
 
+def test_problem_that_ends_in_a_question_has_no_full_stop_behind_it() -> None:
+    assert str(errors.SpecError("a", "is no param; did you mean `lr`?", "mend it")) == (
+        "a: is no param; did you mean `lr`? Next: mend it"
+    )
+
+
 def test_error_survives_pickling() -> None:
     error = errors.SpecError("a", "b", "c")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
