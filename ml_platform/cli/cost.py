@@ -56,7 +56,7 @@ def _shown(figure: float) -> str:
 def _by_table(spent: Sequence[Spent]) -> dict[str, Account]:
     found: dict[str, Account] = defaultdict(Account)
     for one in spent:
-        found[one.table] += Account(one.seconds, one.money, one.lost)
+        found[one.table] += one.account
     return _dearest_first(found)
 
 

@@ -333,6 +333,3 @@ def broken_channels(state: State) -> Iterator[Alert]:
             limit="1",
             next_step=f"ml-platform alerts test --channel {name}",
         )
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------

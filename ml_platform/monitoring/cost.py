@@ -41,6 +41,10 @@ class Spent:
     money: float
     lost: float
 
+    @property
+    def account(self) -> "Account":
+        return Account(self.seconds, self.money, self.lost)
+
 
 @dataclass(frozen=True)
 class Account:
@@ -120,12 +124,11 @@ def versions(spent: Sequence[Spent], catalog: Catalog) -> dict[tuple[str, str], 
     shared: dict[str, Account] = defaultdict(Account)
     for one in spent:
         model, _, stage = one.table.partition("/")
-        own = Account(one.seconds, one.money, one.lost)
         if model not in catalog.models:
-            shared[one.table] += own
+            shared[one.table] += one.account
             continue
         day = one.partition if stage in TRAINING else ""
-        found[model, day] += own
+        found[model, day] += one.account
         if stage == "candidate" and day and one.money > one.lost:
             trained[model].add(day)
     resting = _resting(catalog)

@@ -52,7 +52,6 @@ def rates(catalog: Catalog, lake: Lake, prices: PricesSpec) -> Rates:
             (keys.trials(name), keys.candidate(name)), requested(model.resources, _bytes(model, lake))
         )
     tables = [
-        *pods,
         *map(keys.raw, catalog.ingested),
         *(keys.feature_view(view.name) for view in catalog.daily_views()),
     ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from ml_platform.core.records import read
+from ml_platform.core.records import of, read
 from ml_platform.core.spec import RolloutSpec, Stage
 from ml_platform.registry.versions import Aliases, Version
 
@@ -97,7 +97,5 @@ class Rollout:
 
     @classmethod
     def from_json(cls, text: str) -> "Rollout":
-        unknown = {
-            name: value for name, value in json.loads(text).items() if name not in {one.name for one in fields(cls)}
-        }
-        return replace(read(cls, text), more=unknown)
+        content, known = json.loads(text), {one.name for one in fields(cls)}
+        return replace(of(cls, content), more={name: value for name, value in content.items() if name not in known})
